@@ -1,0 +1,428 @@
+//! The Dispatcher: what callers talk to.
+//!
+//! It checks submissions, chooses their shard and sends them there in batches, one per drain of its
+//! mailbox. Its address stays valid for the queue's life: a panic in a handler is caught, and what
+//! the handler worked with is made anew.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix::dev::{MessageResponse, OneshotSender};
+use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture};
+use tokio::sync::oneshot;
+
+use super::ledger::{Answer, ShardLedger, ShardState, Waiter};
+use super::messages::{
+    Cancel, CancelRow, CountRows, CountTasks, GetRow, GetTask, Group, Insert, ListRows, ListTasks,
+    Pending, Redrive, RedriveRow, Submit, SubmitAll, Subscribe, TaskPage, Unsubscribe, Wake,
+};
+use super::subscriptions::SubscriptionId;
+use super::system::Shared;
+use crate::error::{Error, Result};
+use crate::record::{ShardId, TaskId, TaskRecord, TaskStatus};
+use crate::routing::{self, ShardLoad};
+use crate::store::{CancelOutcome, ListFilter, RedriveOutcome};
+use crate::submission::{Accepted, SubmitLimits};
+
+/// How long a refused caller should wait before it tries again.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+
+/// How many submissions are sent on although the mailbox isn't empty yet.
+const FLUSH_AT: usize = 512;
+
+/// The page size of a list that asks for none, and the largest.
+const PAGE: usize = 100;
+const PAGE_MAX: usize = 1_000;
+
+/// Checks, routes and answers. Users send it [`Submit`] and the other public messages.
+pub struct Dispatcher {
+    shared: Arc<Shared>,
+    /// One buffer for all handlers, shared with replies that are still to be linked up.
+    outgoing: Rc<RefCell<Outgoing>>,
+}
+
+impl std::fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Dispatcher")
+    }
+}
+
+/// What waits for the end of the mailbox's drain, per shard.
+struct Outgoing {
+    groups: Vec<Vec<Group>>,
+    last: usize,
+    armed: bool,
+}
+
+impl Outgoing {
+    fn new(shards: usize) -> Self {
+        let groups = (0..shards).map(|_| Vec::new()).collect();
+        Outgoing { groups, last: 0, armed: false }
+    }
+}
+
+impl Dispatcher {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let outgoing = Rc::new(RefCell::new(Outgoing::new(shared.shards.len())));
+        Dispatcher { shared, outgoing }
+    }
+
+    /// Checks a submission and gives it a permit.
+    fn accept(&self, mut submit: Submit) -> Result<Accepted> {
+        if !self.shared.is_accepting() {
+            return Err(Error::ShuttingDown);
+        }
+        let permit = match submit.permit.take() {
+            Some(permit) => permit,
+            None => {
+                let permit = self.shared.admission.clone().try_acquire_owned();
+                permit.map_err(|_| Error::Busy { retry_after: RETRY_AFTER })?
+            }
+        };
+        let limits = SubmitLimits { payload_bytes: self.shared.settings.limits.payload };
+        let mut accepted = submit.check(&self.shared.registry, limits, &self.shared.clock)?;
+        accepted.permit = Some(permit);
+        Ok(accepted)
+    }
+
+    /// The shard for a submission: the one that its id names, or the least loaded.
+    fn route(&self, wanted: Option<ShardId>) -> Result<usize> {
+        let mut outgoing = self.outgoing.borrow_mut();
+        if let Some(shard) = wanted {
+            let ledger = self.shared.shard(shard);
+            let ledger = ledger.ok_or(Error::ShardUnavailable { shard })?;
+            return usable(ledger).map(|()| shard.index());
+        }
+        let loads: Vec<ShardLoad> = self.shared.shards.iter().map(|ledger| load(ledger)).collect();
+        let chosen = routing::choose(&loads, outgoing.last);
+        let index = chosen.ok_or(Error::ShardUnavailable { shard: ShardId(0) })?;
+        outgoing.last = index;
+        Ok(index)
+    }
+
+    /// Puts checked tasks where their shard's next batch is made up.
+    fn enqueue(&self, index: usize, accepted: Vec<Accepted>, waiter: Waiter) {
+        let ledger = &self.shared.shards[index];
+        ledger.incoming.fetch_add(accepted.len(), Ordering::AcqRel);
+        let pending = accepted
+            .into_iter()
+            .map(|accepted| Pending {
+                task: accepted.task,
+                cached: accepted.cached,
+                targets: accepted.targets,
+                permit: accepted.permit,
+            })
+            .collect();
+        let answer = Answer::new(ledger.id, waiter);
+        self.outgoing.borrow_mut().groups[index].push(Group { pending, answer });
+    }
+
+    fn arm(&self, context: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.outgoing.borrow_mut().armed, true) {
+            context.notify(Wake);
+        }
+    }
+
+    /// Sends what has come together to the shards.
+    fn send_on(&self) {
+        let mut outgoing = self.outgoing.borrow_mut();
+        outgoing.armed = false;
+        for (index, groups) in outgoing.groups.iter_mut().enumerate() {
+            if !groups.is_empty() {
+                let groups = std::mem::take(groups);
+                self.shared.shards[index].link.send(Insert { groups });
+            }
+        }
+    }
+
+    /// Runs a handler's body. After a panic the buffers are made anew: what was in them is refused
+    /// by its drop, and the caller gets the error.
+    fn guarded<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        match catch_unwind(AssertUnwindSafe(|| body(self))) {
+            Ok(result) => result,
+            Err(_) => {
+                tracing::error!("the dispatcher panicked; its state is made anew");
+                self.outgoing = Rc::new(RefCell::new(Outgoing::new(self.shared.shards.len())));
+                Err(Error::ShardUnavailable { shard: ShardId(0) })
+            }
+        }
+    }
+
+    fn ledger_of(&self, id: TaskId) -> Result<&Arc<ShardLedger>> {
+        let ledger = self.shared.shard(id.shard()).ok_or(Error::NotFound { id })?;
+        match ledger.state() {
+            ShardState::Quarantined => Err(Error::ShardUnavailable { shard: id.shard() }),
+            ShardState::Closed => Err(Error::ShuttingDown),
+            ShardState::Opening | ShardState::Open => Ok(ledger),
+        }
+    }
+}
+
+fn usable(ledger: &ShardLedger) -> Result<()> {
+    match ledger.state() {
+        ShardState::Open => Ok(()),
+        _ => Err(Error::ShardUnavailable { shard: ledger.id }),
+    }
+}
+
+fn load(ledger: &ShardLedger) -> ShardLoad {
+    let ready = ledger.ready.load(Ordering::Acquire);
+    let incoming = ledger.incoming.load(Ordering::Acquire);
+    ShardLoad { open: ledger.state() == ShardState::Open, waiting: ready + incoming }
+}
+
+/// Sends a question to a shard and waits for its answer.
+pub(super) fn ask<T: Send + 'static>(
+    ledger: &Arc<ShardLedger>,
+    send: impl FnOnce(&ShardLedger, oneshot::Sender<Result<T>>),
+) -> ResponseFuture<Result<T>> {
+    let (answer, answered) = oneshot::channel();
+    let shard = ledger.id;
+    send(ledger, answer);
+    Box::pin(async move {
+        answered.await.unwrap_or(Err(Error::ShardUnavailable { shard }))
+    })
+}
+
+fn fail<T: 'static>(error: Error) -> ResponseFuture<Result<T>> {
+    Box::pin(async move { Err(error) })
+}
+
+impl Actor for Dispatcher {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        context.set_mailbox_capacity(0);
+    }
+}
+
+/// The reply to a submission: refused at once, or given by the shard after its commit. The sender
+/// travels with the task, so a submission costs no future of its own.
+pub struct Submitted(Reply);
+
+enum Reply {
+    Refused(Error),
+    /// The submission is the last group of this shard.
+    Accepted { outgoing: Rc<RefCell<Outgoing>>, index: usize },
+}
+
+impl std::fmt::Debug for Submitted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Submitted")
+    }
+}
+
+impl MessageResponse<Dispatcher, Submit> for Submitted {
+    fn handle(self, _: &mut Context<Dispatcher>, sender: Option<OneshotSender<Result<TaskId>>>) {
+        match (self.0, sender) {
+            (Reply::Accepted { outgoing, index }, sender) => {
+                if let Some(group) = outgoing.borrow_mut().groups[index].last_mut() {
+                    group.answer.set_waiter(Waiter::One(sender));
+                }
+            }
+            (Reply::Refused(error), Some(sender)) => drop(sender.send(Err(error))),
+            (Reply::Refused(error), None) => {
+                tracing::warn!(%error, "a submission that nobody waits for is refused");
+            }
+        }
+    }
+}
+
+impl Handler<Submit> for Dispatcher {
+    type Result = Submitted;
+
+    fn handle(&mut self, submit: Submit, context: &mut Context<Self>) -> Submitted {
+        if self.outgoing.borrow().groups.iter().any(|groups| groups.len() >= FLUSH_AT) {
+            self.send_on();
+        }
+        let accepted = self.guarded(|dispatcher| {
+            let wanted = submit.shard();
+            let accepted = dispatcher.accept(submit)?;
+            let index = dispatcher.route(wanted)?;
+            dispatcher.enqueue(index, vec![accepted], Waiter::One(None));
+            Ok(index)
+        });
+        match accepted {
+            Ok(index) => {
+                self.arm(context);
+                Submitted(Reply::Accepted { outgoing: self.outgoing.clone(), index })
+            }
+            Err(error) => Submitted(Reply::Refused(error)),
+        }
+    }
+}
+
+impl Handler<SubmitAll> for Dispatcher {
+    type Result = ResponseFuture<Result<Vec<TaskId>>>;
+
+    fn handle(&mut self, message: SubmitAll, context: &mut Context<Self>) -> Self::Result {
+        let (answer, answered) = oneshot::channel();
+        let accepted = self.guarded(|dispatcher| {
+            let limit = dispatcher.shared.settings.limits.bulk;
+            if message.tasks.len() > limit {
+                return Err(Error::InvalidOption {
+                    option: "tasks",
+                    given: message.tasks.len().to_string(),
+                    allowed: "at most limits.bulk tasks at once",
+                });
+            }
+            let wanted = message.tasks.iter().find_map(Submit::shard);
+            let accepted = message.tasks.into_iter().map(|submit| dispatcher.accept(submit));
+            let accepted = accepted.collect::<Result<Vec<_>>>()?;
+            if accepted.is_empty() {
+                return Ok(());
+            }
+            let index = dispatcher.route(wanted)?;
+            dispatcher.enqueue(index, accepted, Waiter::All(Some(answer)));
+            Ok(())
+        });
+        self.arm(context);
+        if let Err(error) = accepted {
+            return fail(error);
+        }
+        // an empty submission has dropped its sender: nothing to wait for
+        Box::pin(async move { answered.await.unwrap_or(Ok(Vec::new())) })
+    }
+}
+
+impl Handler<Wake> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
+        let sent = self.guarded(|dispatcher| {
+            dispatcher.send_on();
+            Ok(())
+        });
+        drop(sent);
+    }
+}
+
+impl Handler<Subscribe> for Dispatcher {
+    type Result = Result<SubscriptionId>;
+
+    fn handle(&mut self, subscribe: Subscribe, _: &mut Context<Self>) -> Self::Result {
+        self.guarded(|dispatcher| {
+            if let Some(name) = &subscribe.name
+                && dispatcher.shared.registry.get(name).is_none()
+            {
+                return Err(Error::UnknownTask { name: name.to_string() });
+            }
+            let Subscribe { name, mailbox } = subscribe;
+            Ok(dispatcher.shared.subscriptions.add(name, mailbox))
+        })
+    }
+}
+
+impl Handler<Unsubscribe> for Dispatcher {
+    type Result = bool;
+
+    fn handle(&mut self, Unsubscribe(id): Unsubscribe, _: &mut Context<Self>) -> bool {
+        self.shared.subscriptions.remove(id)
+    }
+}
+
+impl Handler<Cancel> for Dispatcher {
+    type Result = ResponseFuture<Result<CancelOutcome>>;
+
+    fn handle(&mut self, Cancel(id): Cancel, _: &mut Context<Self>) -> Self::Result {
+        match self.ledger_of(id) {
+            Ok(ledger) => ask(ledger, |ledger, answer| ledger.link.send(CancelRow { id, answer })),
+            Err(Error::NotFound { .. }) => Box::pin(async { Ok(CancelOutcome::NotFound) }),
+            Err(error) => fail(error),
+        }
+    }
+}
+
+impl Handler<Redrive> for Dispatcher {
+    type Result = ResponseFuture<Result<RedriveOutcome>>;
+
+    fn handle(&mut self, Redrive(id): Redrive, _: &mut Context<Self>) -> Self::Result {
+        match self.ledger_of(id) {
+            Ok(ledger) => ask(ledger, |ledger, answer| ledger.link.send(RedriveRow { id, answer })),
+            Err(Error::NotFound { .. }) => Box::pin(async { Ok(RedriveOutcome::NotFound) }),
+            Err(error) => fail(error),
+        }
+    }
+}
+
+impl Handler<GetTask> for Dispatcher {
+    type Result = ResponseFuture<Result<TaskRecord>>;
+
+    fn handle(&mut self, GetTask(id): GetTask, _: &mut Context<Self>) -> Self::Result {
+        match self.ledger_of(id) {
+            Ok(ledger) => ask(ledger, |ledger, answer| ledger.link.send(GetRow { id, answer })),
+            Err(error) => fail(error),
+        }
+    }
+}
+
+impl Handler<ListTasks> for Dispatcher {
+    type Result = ResponseFuture<Result<TaskPage>>;
+
+    fn handle(&mut self, list: ListTasks, _: &mut Context<Self>) -> Self::Result {
+        if list.limit > PAGE_MAX {
+            return fail(Error::InvalidOption {
+                option: "limit",
+                given: list.limit.to_string(),
+                allowed: "from 1 to 1000",
+            });
+        }
+        let limit = if list.limit == 0 { PAGE } else { list.limit };
+        let name: Option<Arc<str>> = list.name.map(Arc::from);
+        let first = list.after.map_or(ShardId(0), TaskId::shard);
+        let mut after = list.after.map_or(0, TaskId::sequence);
+        let ledgers: Vec<_> = self.shared.shards.iter().skip(first.index()).cloned().collect();
+        let status = list.status;
+        Box::pin(async move {
+            let mut page = TaskPage::default();
+            let mut ledgers = ledgers.into_iter().peekable();
+            while let Some(ledger) = ledgers.next() {
+                let left = limit - page.tasks.len();
+                let filter = ListFilter { status, name: name.clone(), after, limit: left };
+                let rows = ask(&ledger, |ledger, answer| {
+                    ledger.link.send(ListRows { filter, answer });
+                });
+                let rows = rows.await?;
+                page.tasks.extend(rows.tasks);
+                if let Some(sequence) = rows.next {
+                    page.next = Some(TaskId::new(ledger.id, sequence));
+                    return Ok(page);
+                }
+                after = 0;
+                if let (true, Some(next)) = (page.tasks.len() >= limit, ledgers.peek()) {
+                    page.next = Some(TaskId::new(next.id, 0));
+                    return Ok(page);
+                }
+            }
+            Ok(page)
+        })
+    }
+}
+
+impl Handler<CountTasks> for Dispatcher {
+    type Result = ResponseFuture<Result<Vec<(TaskStatus, u64)>>>;
+
+    fn handle(&mut self, _: CountTasks, _: &mut Context<Self>) -> Self::Result {
+        let shards = self.shared.shards.clone();
+        Box::pin(async move {
+            let mut total: Vec<(TaskStatus, u64)> =
+                TaskStatus::ALL.into_iter().map(|status| (status, 0)).collect();
+            for ledger in &shards {
+                let counts =
+                    ask(ledger, |ledger, answer| ledger.link.send(CountRows { answer })).await?;
+                for (status, count) in counts {
+                    for (known, sum) in &mut total {
+                        if *known == status {
+                            *sum += count;
+                        }
+                    }
+                }
+            }
+            Ok(total)
+        })
+    }
+}

@@ -1,0 +1,364 @@
+//! What outlives the actors: attempts in progress, waiters, closures, cached arguments, and what
+//! was sent and isn't confirmed.
+//!
+//! A rebuilt actor finds here what its predecessor had in hand. Locks are taken once per batch and
+//! never held while user code runs or anything is awaited.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use actix::dev::{OneshotSender, ToEnvelope};
+use actix::{Actor, Addr, Handler, Message};
+use tokio::sync::oneshot;
+
+use super::outbox::{Once, Outbox};
+use super::shard::ShardActor;
+use super::worker::Worker;
+use crate::attempt::{Attempt, AttemptEnd, CachedInput};
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::record::{ShardId, TaskId};
+use crate::result::TaskResult;
+use crate::store::{DeliveryEnd, Memory, SqliteStore};
+use crate::submission::Target;
+
+/// The address of an actor that may be rebuilt: it always leads to the newest one.
+pub(crate) struct Link<A: Actor> {
+    address: RwLock<Option<Addr<A>>>,
+}
+
+impl<A: Actor> Link<A> {
+    pub(crate) fn new() -> Self {
+        Link { address: RwLock::new(None) }
+    }
+
+    pub(crate) fn set(&self, address: Option<Addr<A>>) {
+        *self.address.write().unwrap_or_else(PoisonError::into_inner) = address;
+    }
+
+    /// Sends to the present actor. If there is none the message is dropped: what must not be lost
+    /// is in an outbox, and what is asked is answered by its drop.
+    pub(crate) fn send<M>(&self, message: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        A: Handler<M>,
+        A::Context: ToEnvelope<A, M>,
+    {
+        if let Some(address) = &*self.address.read().unwrap_or_else(PoisonError::into_inner) {
+            address.do_send(message);
+        }
+    }
+}
+
+impl<A: Actor> fmt::Debug for Link<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Link")
+    }
+}
+
+/// Who waits for the ids of a group of submissions.
+pub(crate) enum Waiter {
+    /// The caller of one `Submit`; nobody, if it was sent without waiting.
+    One(Option<OneshotSender<Result<TaskId>>>),
+    /// The caller of a `SubmitAll`.
+    All(Option<OneshotSender<Result<Vec<TaskId>>>>),
+}
+
+/// The answer that a submission is owed. If it is dropped unanswered, the caller is told what is
+/// true then: nothing was stored, or it isn't known.
+pub(crate) struct Answer {
+    shard: ShardId,
+    waiter: Waiter,
+    /// The ids that a commit of unknown outcome was to store.
+    ids: Vec<TaskId>,
+    given: bool,
+}
+
+impl Answer {
+    pub(crate) fn new(shard: ShardId, waiter: Waiter) -> Self {
+        Answer { shard, waiter, ids: Vec::new(), given: false }
+    }
+
+    pub(crate) fn set_waiter(&mut self, waiter: Waiter) {
+        self.waiter = waiter;
+    }
+
+    /// The commit's outcome is unknown; these are the ids, if it worked.
+    pub(crate) fn expect_ids(&mut self, ids: Vec<TaskId>) {
+        self.ids = ids;
+    }
+
+    pub(crate) fn ids(&self) -> &[TaskId] {
+        &self.ids
+    }
+
+    pub(crate) fn give(mut self, result: Result<Vec<TaskId>>) {
+        self.send(result);
+    }
+
+    fn send(&mut self, result: Result<Vec<TaskId>>) {
+        if std::mem::replace(&mut self.given, true) {
+            return;
+        }
+        match &mut self.waiter {
+            Waiter::One(waiter) => {
+                let unknown = Error::ShardUnavailable { shard: self.shard };
+                let one = result.and_then(|ids| ids.first().copied().ok_or(unknown));
+                match waiter.take() {
+                    Some(waiter) => drop(waiter.send(one)),
+                    None => {
+                        if let Err(error) = one {
+                            tracing::warn!(%error, "a submission that nobody waits for is refused");
+                        }
+                    }
+                }
+            }
+            Waiter::All(waiter) => {
+                if let Some(waiter) = waiter.take() {
+                    drop(waiter.send(result));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let error = match self.ids.first() {
+            Some(id) => Error::Unknown { id: *id },
+            None => Error::ShardUnavailable { shard: self.shard },
+        };
+        self.send(Err(error));
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Answer(shard {}, given {})", self.shard, self.given)
+    }
+}
+
+/// An attempt that is over.
+#[derive(Clone, Debug)]
+pub(crate) struct Done {
+    pub(crate) attempt: Arc<Attempt>,
+    /// `None`: it was given back before it did anything.
+    pub(crate) end: Option<AttemptEnd>,
+    pub(crate) started_at: Timestamp,
+    pub(crate) ended_at: Timestamp,
+}
+
+/// Attempts of one shard that are over.
+#[derive(Debug)]
+pub(crate) struct FinishBatch {
+    pub(crate) done: Vec<Done>,
+}
+
+/// Attempts for one worker.
+pub(crate) type RunBatch = Vec<Arc<Attempt>>;
+
+/// A result and those in memory who asked for it.
+#[derive(Debug)]
+pub(crate) struct DeliverItem {
+    pub(crate) result: TaskResult,
+    pub(crate) claim_no: u32,
+    pub(crate) targets: Vec<Target>,
+}
+
+/// Results of one shard for the CallbackActor.
+#[derive(Debug)]
+pub(crate) struct DeliverBatch {
+    pub(crate) shard: ShardId,
+    pub(crate) items: Vec<DeliverItem>,
+}
+
+/// Deliveries of one shard that are over.
+#[derive(Debug)]
+pub(crate) struct DeliveredBatch {
+    pub(crate) ends: Vec<DeliveryEnd>,
+}
+
+/// Whether a shard takes work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShardState {
+    /// Being opened or rebuilt: what is sent to it waits or is refused.
+    Opening = 0,
+    Open = 1,
+    /// Panicked too often; probed now and then.
+    Quarantined = 2,
+    Closed = 3,
+}
+
+/// What lives in memory about one shard.
+#[derive(Debug)]
+pub(crate) struct ShardLedger {
+    pub(crate) id: ShardId,
+    pub(crate) link: Link<ShardActor<SqliteStore>>,
+    pub(crate) finishes: Outbox<FinishBatch>,
+    pub(crate) delivered: Outbox<DeliveredBatch>,
+    /// Claimed and not settled, by sequence number.
+    attempts: Mutex<HashMap<u64, Arc<Attempt>>>,
+    /// Results on their way to targets in memory.
+    delivering: Mutex<HashSet<u64>>,
+    targets: Mutex<HashMap<u64, Vec<Target>>>,
+    cached: Mutex<HashMap<u64, Arc<dyn CachedInput>>>,
+    watchers: Mutex<Watchers>,
+    unanswered: Mutex<Vec<Answer>>,
+    state: AtomicU8,
+    /// Rows that are ready, as far as is known: what routing goes by.
+    pub(crate) ready: AtomicUsize,
+    /// Submissions that are on their way to it.
+    pub(crate) incoming: AtomicUsize,
+}
+
+type Watchers = HashMap<u64, Vec<oneshot::Sender<Result<TaskResult>>>>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // plain maps: a panic under the lock leaves them usable
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ShardLedger {
+    pub(crate) fn new(id: ShardId) -> Arc<Self> {
+        Arc::new(ShardLedger {
+            id,
+            link: Link::new(),
+            finishes: Outbox::new(),
+            delivered: Outbox::new(),
+            attempts: Mutex::default(),
+            delivering: Mutex::default(),
+            targets: Mutex::default(),
+            cached: Mutex::default(),
+            watchers: Mutex::default(),
+            unanswered: Mutex::default(),
+            state: AtomicU8::new(ShardState::Opening as u8),
+            ready: AtomicUsize::new(0),
+            incoming: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn state(&self) -> ShardState {
+        match self.state.load(Ordering::Acquire) {
+            0 => ShardState::Opening,
+            1 => ShardState::Open,
+            2 => ShardState::Quarantined,
+            _ => ShardState::Closed,
+        }
+    }
+
+    pub(crate) fn set_state(&self, state: ShardState) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    pub(crate) fn attempts(&self) -> MutexGuard<'_, HashMap<u64, Arc<Attempt>>> {
+        lock(&self.attempts)
+    }
+
+    pub(crate) fn delivering(&self) -> MutexGuard<'_, HashSet<u64>> {
+        lock(&self.delivering)
+    }
+
+    pub(crate) fn targets(&self) -> MutexGuard<'_, HashMap<u64, Vec<Target>>> {
+        lock(&self.targets)
+    }
+
+    pub(crate) fn cached(&self) -> MutexGuard<'_, HashMap<u64, Arc<dyn CachedInput>>> {
+        lock(&self.cached)
+    }
+
+    pub(crate) fn watchers(&self) -> MutexGuard<'_, Watchers> {
+        lock(&self.watchers)
+    }
+
+    /// Submissions whose commit's outcome is unknown.
+    pub(crate) fn unanswered(&self) -> MutexGuard<'_, Vec<Answer>> {
+        lock(&self.unanswered)
+    }
+
+    /// Whether nothing of the shard is under way in this process.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.attempts().is_empty()
+            && self.finishes.is_empty()
+            && self.delivered.is_empty()
+            && self.delivering().is_empty()
+    }
+}
+
+impl Memory for ShardLedger {
+    fn attempt_lives(&self, id: TaskId, claim_no: u32) -> bool {
+        let attempts = self.attempts();
+        let attempt = attempts.get(&id.sequence());
+        attempt.is_some_and(|attempt| attempt.counters.claim_no == claim_no)
+    }
+
+    fn delivery_lives(&self, id: TaskId) -> bool {
+        self.delivering().contains(&id.sequence())
+    }
+}
+
+/// What lives in memory about one worker.
+#[derive(Debug)]
+pub(crate) struct WorkerLedger {
+    pub(crate) index: usize,
+    pub(crate) link: Link<Worker>,
+    pub(crate) runs: Outbox<Once<RunBatch>>,
+    /// Attempts that wait for a slot of this worker.
+    queue: Mutex<VecDeque<Arc<Attempt>>>,
+    /// Attempts that hold a slot.
+    pub(crate) running: AtomicUsize,
+    /// Attempts that are over and aren't reported yet.
+    done: Mutex<Vec<Done>>,
+    /// Whether the worker has been told to report.
+    pub(crate) armed: AtomicBool,
+    /// How to end an async attempt that runs.
+    aborts: Mutex<HashMap<TaskId, tokio::task::AbortHandle>>,
+    /// Blocking attempts that run.
+    blocking: Mutex<HashMap<TaskId, Arc<Attempt>>>,
+}
+
+impl WorkerLedger {
+    pub(crate) fn new(index: usize) -> Arc<Self> {
+        Arc::new(WorkerLedger {
+            index,
+            link: Link::new(),
+            runs: Outbox::new(),
+            queue: Mutex::default(),
+            running: AtomicUsize::new(0),
+            done: Mutex::default(),
+            armed: AtomicBool::new(false),
+            aborts: Mutex::default(),
+            blocking: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn queue(&self) -> MutexGuard<'_, VecDeque<Arc<Attempt>>> {
+        lock(&self.queue)
+    }
+
+    pub(crate) fn aborts(&self) -> MutexGuard<'_, HashMap<TaskId, tokio::task::AbortHandle>> {
+        lock(&self.aborts)
+    }
+
+    pub(crate) fn blocking(&self) -> MutexGuard<'_, HashMap<TaskId, Arc<Attempt>>> {
+        lock(&self.blocking)
+    }
+
+    /// Notes an attempt's end and tells the worker, unless it has been told.
+    pub(crate) fn report(&self, done: Done) {
+        lock(&self.done).push(done);
+        if !self.armed.swap(true, Ordering::AcqRel) {
+            self.link.send(super::messages::Wake);
+        }
+    }
+
+    /// Notes the end of an attempt that the worker ran itself, and will report itself.
+    pub(crate) fn keep(&self, done: Done) {
+        lock(&self.done).push(done);
+    }
+
+    pub(crate) fn take_done(&self) -> Vec<Done> {
+        std::mem::take(&mut *lock(&self.done))
+    }
+}

@@ -1,0 +1,231 @@
+//! Every message, in the order of the flow.
+//!
+//! Public ones are for callers of the [`Dispatcher`](super::Dispatcher); the others travel between
+//! the actors, in batches.
+
+use std::sync::Arc;
+
+use actix::{Message, Recipient};
+use tokio::sync::oneshot;
+
+use super::ledger::{Answer, DeliverBatch, DeliveredBatch, FinishBatch, RunBatch};
+use super::outbox::{Once, Parcel};
+use super::subscriptions::SubscriptionId;
+use crate::attempt::CachedInput;
+use crate::error::Result;
+use crate::record::{TaskId, TaskRecord, TaskStatus};
+use crate::result::TaskResult;
+use crate::store::{CancelOutcome, ListFilter, ListPage, NewTask, RedriveOutcome};
+pub use crate::submission::Submit;
+use crate::submission::Target;
+use crate::task::Task;
+
+/// Caller -> Dispatcher: store all of these tasks in one shard, or none. Reply: their ids, in order.
+///
+/// At most `limits.bulk` tasks; an empty one is answered with an empty list.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Vec<TaskId>>")]
+pub struct SubmitAll {
+    pub(crate) tasks: Vec<Submit>,
+}
+
+impl SubmitAll {
+    /// A bulk submission.
+    #[must_use]
+    pub fn new(tasks: Vec<Submit>) -> Self {
+        SubmitAll { tasks }
+    }
+}
+
+/// Caller -> Dispatcher: send results to a mailbox from now on. Reply: the subscription's id.
+///
+/// In memory, at most once; it ends by [`Unsubscribe`] or when the mailbox is closed. The ends of
+/// durable callbacks aren't sent.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<SubscriptionId>")]
+pub struct Subscribe {
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) mailbox: Recipient<TaskResult>,
+}
+
+impl Subscribe {
+    /// The results of every task of one definition.
+    #[must_use]
+    pub fn to<T: Task>(mailbox: Recipient<TaskResult>) -> Self {
+        Subscribe { name: Some(T::NAME.into()), mailbox }
+    }
+
+    /// The results of every task.
+    #[must_use]
+    pub fn to_all(mailbox: Recipient<TaskResult>) -> Self {
+        Subscribe { name: None, mailbox }
+    }
+}
+
+/// Caller -> Dispatcher: end a subscription. Reply: whether it was there.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "bool")]
+pub struct Unsubscribe(pub SubscriptionId);
+
+/// Caller -> Dispatcher: cancel a task. Reply: what that did. Doing it again changes nothing.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<CancelOutcome>")]
+pub struct Cancel(pub TaskId);
+
+/// Caller -> Dispatcher: let an ended task run again, with its failures and crashes forgotten.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<RedriveOutcome>")]
+pub struct Redrive(pub TaskId);
+
+/// Caller -> Dispatcher: read a task. Reply: its record, or
+/// [`Error::ResultExpired`](crate::Error::ResultExpired) or
+/// [`Error::NotFound`](crate::Error::NotFound).
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<TaskRecord>")]
+pub struct GetTask(pub TaskId);
+
+/// Caller -> Dispatcher: read a page of tasks, shard by shard in order of their ids.
+#[derive(Clone, Debug, Default, Message)]
+#[rtype(result = "Result<TaskPage>")]
+pub struct ListTasks {
+    /// Only tasks with this status.
+    pub status: Option<TaskStatus>,
+    /// Only tasks of this definition.
+    pub name: Option<String>,
+    /// Only tasks after this one: the `next` of the page before.
+    pub after: Option<TaskId>,
+    /// How many tasks the page has at most, from 1 to 1,000; 0 means 100.
+    pub limit: usize,
+}
+
+/// A page of tasks.
+#[derive(Clone, Debug, Default)]
+pub struct TaskPage {
+    /// The tasks. A page can be short, even empty, and still have a `next`: one page looks at a
+    /// bounded number of rows.
+    pub tasks: Vec<TaskRecord>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<TaskId>,
+}
+
+/// Caller -> Dispatcher: how many tasks there are of each status, over all shards.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Vec<(TaskStatus, u64)>>")]
+pub struct CountTasks;
+
+/// A task on its way into a shard, with what stays in memory beside its row.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) task: NewTask,
+    pub(crate) cached: Option<Arc<dyn CachedInput>>,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) permit: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
+/// Submissions that are stored in one transaction, and who waits for their ids.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) pending: Vec<Pending>,
+    pub(crate) answer: Answer,
+}
+
+/// Dispatcher -> ShardActor: store these.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Insert {
+    pub(crate) groups: Vec<Group>,
+}
+
+/// ShardActor -> Worker: run these; their claims are committed.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Run(pub(crate) Parcel<Once<RunBatch>>);
+
+/// Worker -> ShardActor: these attempts are over.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Finish(pub(crate) Parcel<FinishBatch>);
+
+/// ShardActor -> CallbackActor: bring these results to their targets.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Deliver(pub(crate) Parcel<Once<DeliverBatch>>);
+
+/// CallbackActor -> ShardActor: these deliveries are over.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Delivered(pub(crate) Parcel<DeliveredBatch>);
+
+/// To itself, or from anyone who freed what it waits for: look at what there is to do.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Wake;
+
+/// Dispatcher -> ShardActor: cancel a task.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct CancelRow {
+    pub(crate) id: TaskId,
+    pub(crate) answer: oneshot::Sender<Result<CancelOutcome>>,
+}
+
+/// Dispatcher -> ShardActor: redrive a task.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct RedriveRow {
+    pub(crate) id: TaskId,
+    pub(crate) answer: oneshot::Sender<Result<RedriveOutcome>>,
+}
+
+/// Dispatcher -> ShardActor: read a task.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct GetRow {
+    pub(crate) id: TaskId,
+    pub(crate) answer: oneshot::Sender<Result<TaskRecord>>,
+}
+
+/// Handle -> ShardActor: answer when this task has ended, or at once if it has.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Watch {
+    pub(crate) id: TaskId,
+    pub(crate) answer: oneshot::Sender<Result<TaskResult>>,
+}
+
+/// Dispatcher -> ShardActor: read a page.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct ListRows {
+    pub(crate) filter: ListFilter,
+    pub(crate) answer: oneshot::Sender<Result<ListPage>>,
+}
+
+/// Dispatcher -> ShardActor: count.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct CountRows {
+    pub(crate) answer: oneshot::Sender<Result<Vec<(TaskStatus, u64)>>>,
+}
+
+/// Queue -> ShardActor: copy the shard to this file while it is in use.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct BackupTo {
+    pub(crate) file: std::path::PathBuf,
+    pub(crate) answer: oneshot::Sender<Result<()>>,
+}
+
+/// Shutdown -> ShardActor: close the file and end.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Close {
+    pub(crate) answer: oneshot::Sender<Result<()>>,
+}
+
+/// Shutdown -> Worker: give back what hasn't started; past the deadline (`abort`) also what runs.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Quiesce {
+    pub(crate) abort: bool,
+}

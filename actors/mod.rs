@@ -1,0 +1,34 @@
+//! What moves: actors, their messages, and what watches over them.
+//!
+//! ```text
+//! caller ─Submit→ Dispatcher ─Insert[…]→ ShardActor  buffer; one flush per mailbox drain
+//! caller ←TaskId─────────────────────────────┘       (only after COMMIT, straight to the caller)
+//!                             ShardActor ─Run[…]→ Worker          against credits
+//!                             ShardActor ←Finish[…]─ Worker       kept until the shard confirms
+//!                             ShardActor ─Deliver[…]→ CallbackActor → mailboxes, closures
+//!                             ShardActor ←Delivered[…]─ CallbackActor
+//! ```
+//!
+//! Each actor runs under [`supervision`]: a panic ends the actor value, and a factory makes a new
+//! one. What must outlive an actor is in the [`ledger`].
+
+pub(crate) mod blocking;
+pub(crate) mod callback;
+pub(crate) mod dispatcher;
+pub(crate) mod ending;
+pub(crate) mod feeder;
+pub(crate) mod ledger;
+pub(crate) mod messages;
+pub(crate) mod outbox;
+pub(crate) mod shard;
+pub(crate) mod slots;
+pub(crate) mod subscriptions;
+pub(crate) mod supervision;
+pub(crate) mod system;
+pub(crate) mod worker;
+
+pub use dispatcher::Dispatcher;
+pub use messages::{
+    Cancel, CountTasks, GetTask, ListTasks, Redrive, Submit, SubmitAll, Subscribe, Unsubscribe,
+};
+pub use subscriptions::SubscriptionId;

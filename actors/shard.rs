@@ -1,0 +1,362 @@
+//! A ShardActor: owns one shard's store, on a thread of its own.
+//!
+//! It buffers what comes and does all of it in one transaction when its mailbox is empty: group
+//! commit. Nothing is answered and nothing in memory changes before that transaction is durable.
+
+mod claims;
+mod flush;
+mod supervised;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle};
+use actix::{ResponseActFuture, WrapFuture};
+
+use super::ledger::{DeliveredBatch, Done, FinishBatch, ShardLedger};
+use super::messages::{
+    BackupTo, CancelRow, Close, CountRows, Delivered, Finish, GetRow, Group, Insert, ListRows,
+    RedriveRow, Wake, Watch,
+};
+use super::outbox::Parcel;
+use super::supervision::ChildEnd;
+use super::system::Shared;
+use crate::clock::Timestamp;
+use crate::error::{Error, Result, StoreError};
+use crate::record::{TaskId, TaskRecord};
+use crate::result::TaskResult;
+use crate::store::{Lookup, ShardStore};
+
+pub(crate) use supervised::{ShardChild, open};
+
+/// The longest that a shard sleeps while something waits for its time: so that a suspend or a step
+/// of the clock is noticed.
+const NAP_MAX: Duration = Duration::from_secs(60);
+
+/// Stores, claims, settles: the one writer of a shard.
+pub(crate) struct ShardActor<S: ShardStore> {
+    /// Absent only while it works.
+    store: Option<S>,
+    epoch: u64,
+    ledger: Arc<ShardLedger>,
+    shared: Arc<Shared>,
+    inbox: Inbox,
+    /// Whether a flush is on its way.
+    armed: bool,
+    /// After a refused batch: ends only, until one is stored.
+    ends_only: bool,
+    timer: Option<SpawnHandle>,
+    maintain_at: Timestamp,
+    started: tokio::time::Instant,
+    started_at: Timestamp,
+    end: Rc<Cell<ChildEnd>>,
+}
+
+/// What waits for the next transaction.
+#[derive(Default)]
+struct Inbox {
+    groups: Vec<Group>,
+    submissions: usize,
+    finishes: Vec<Parcel<FinishBatch>>,
+    /// Attempts that ended before they reached a worker.
+    stillborn: Vec<Done>,
+    delivered: Vec<Parcel<DeliveredBatch>>,
+    cancels: Vec<CancelRow>,
+    redrives: Vec<RedriveRow>,
+}
+
+impl<S: ShardStore> ShardActor<S> {
+    pub(crate) fn new(
+        store: S,
+        epoch: u64,
+        ledger: Arc<ShardLedger>,
+        shared: Arc<Shared>,
+        end: Rc<Cell<ChildEnd>>,
+    ) -> Self {
+        let now = shared.clock.now();
+        ShardActor {
+            store: Some(store),
+            epoch,
+            ledger,
+            shared,
+            inbox: Inbox::default(),
+            armed: false,
+            ends_only: false,
+            timer: None,
+            maintain_at: now,
+            started: tokio::time::Instant::now(),
+            started_at: now,
+            end,
+        }
+    }
+
+    /// Has a flush run once the mailbox is empty; at once if there is a batch full already.
+    fn arm(&mut self, context: &mut Context<Self>) {
+        if self.inbox.submissions >= self.shared.settings.limits.batch {
+            self.flush(context);
+        } else if !self.armed {
+            self.armed = true;
+            context.notify(Wake);
+        }
+    }
+
+    /// Does something with the store; no other message is handled meanwhile.
+    fn with_store<T: 'static, F>(
+        &mut self,
+        context: &mut Context<Self>,
+        work: impl FnOnce(S) -> F,
+        then: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
+    ) where
+        F: Future<Output = (S, T)> + 'static,
+    {
+        let Some(store) = self.store.take() else { return };
+        let working = work(store).into_actor(self).map(|(store, result), actor, context| {
+            actor.store = Some(store);
+            then(actor, result, context);
+        });
+        context.wait(working);
+    }
+
+    /// The error that callers of this shard see.
+    fn error(&self, error: StoreError, action: &'static str) -> Error {
+        error.on(self.ledger.id, action)
+    }
+
+    fn found(&self, id: TaskId, lookup: Result<Lookup, StoreError>) -> Result<TaskRecord> {
+        match lookup {
+            Ok(Lookup::Found(record)) => Ok(*record),
+            Ok(Lookup::Gone) => Err(Error::ResultExpired { id }),
+            Ok(Lookup::Never) => Err(Error::NotFound { id }),
+            Err(error) => Err(self.error(error, "read a task")),
+        }
+    }
+
+    fn result_of(&self, record: &TaskRecord) -> Option<TaskResult> {
+        TaskResult::of_record(record, self.shared.registry.get(&record.name).cloned())
+    }
+
+    /// Sees to it that it wakes up when the next row is due or maintenance is.
+    fn set_timer(&mut self, context: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            context.cancel_future(timer);
+        }
+        let Some(store) = &self.store else { return };
+        let next = store.outlook().next_due.map_or(self.maintain_at, |due| due.min(self.maintain_at));
+        let nap = next.since(self.shared.clock.now()).clamp(Duration::from_millis(1), NAP_MAX);
+        let wake = |actor: &mut Self, context: &mut Context<Self>| {
+            actor.timer = None;
+            actor.flush(context);
+        };
+        self.timer = Some(context.run_later(nap, wake));
+    }
+
+    /// The time that maintenance goes by: a wall clock that jumped ahead doesn't count until the
+    /// process has been up for as long.
+    fn confirmed_now(&self) -> Timestamp {
+        self.shared.clock.now().min(self.started_at.saturating_add(self.started.elapsed()))
+    }
+
+    /// Lets the store remove what has been kept long enough.
+    fn maintain(&mut self, context: &mut Context<Self>) {
+        let now = self.confirmed_now();
+        self.with_store(
+            context,
+            move |mut store| async move {
+                let maintained = store.maintain(now).await;
+                (store, maintained)
+            },
+            move |actor, maintained, context| {
+                let later = actor.shared.settings.retention.sweep;
+                actor.maintain_at = match maintained {
+                    Ok(maintained) => maintained.again_at.unwrap_or(now.saturating_add(later)),
+                    Err(error) => {
+                        tracing::warn!(shard = %actor.ledger.id, %error, "cannot remove old tasks");
+                        now.saturating_add(later)
+                    }
+                };
+                actor.set_timer(context);
+            },
+        );
+    }
+}
+
+impl<S: ShardStore> Actor for ShardActor<S> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        context.address().do_send(Wake);
+    }
+}
+
+impl<S: ShardStore> Handler<Insert> for ShardActor<S> {
+    type Result = ();
+
+    fn handle(&mut self, Insert { groups }: Insert, context: &mut Context<Self>) {
+        let tasks: usize = groups.iter().map(|group| group.pending.len()).sum();
+        self.inbox.submissions += tasks;
+        self.inbox.groups.extend(groups);
+        self.arm(context);
+    }
+}
+
+impl<S: ShardStore> Handler<Finish> for ShardActor<S> {
+    type Result = ();
+
+    fn handle(&mut self, Finish(parcel): Finish, context: &mut Context<Self>) {
+        self.inbox.finishes.push(parcel);
+        self.arm(context);
+    }
+}
+
+impl<S: ShardStore> Handler<Delivered> for ShardActor<S> {
+    type Result = ();
+
+    fn handle(&mut self, Delivered(parcel): Delivered, context: &mut Context<Self>) {
+        self.inbox.delivered.push(parcel);
+        self.arm(context);
+    }
+}
+
+impl<S: ShardStore> Handler<Wake> for ShardActor<S> {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
+        self.armed = false;
+        self.flush(context);
+    }
+}
+
+impl<S: ShardStore> Handler<CancelRow> for ShardActor<S> {
+    type Result = ();
+
+    fn handle(&mut self, message: CancelRow, context: &mut Context<Self>) {
+        self.inbox.cancels.push(message);
+        self.arm(context);
+    }
+}
+
+impl<S: ShardStore> Handler<RedriveRow> for ShardActor<S> {
+    type Result = ();
+
+    fn handle(&mut self, message: RedriveRow, context: &mut Context<Self>) {
+        self.inbox.redrives.push(message);
+        self.arm(context);
+    }
+}
+
+impl<S: ShardStore> Handler<GetRow> for ShardActor<S> {
+    type Result = ();
+
+    fn handle(&mut self, GetRow { id, answer }: GetRow, context: &mut Context<Self>) {
+        self.with_store(
+            context,
+            move |mut store| async move {
+                let lookup = store.get(id).await;
+                (store, lookup)
+            },
+            move |actor, lookup, _| drop(answer.send(actor.found(id, lookup))),
+        );
+    }
+}
+
+impl<S: ShardStore> Handler<Watch> for ShardActor<S> {
+    type Result = ();
+
+    /// Reads and, if the task hasn't ended, enlists: one message, so no end is missed between.
+    fn handle(&mut self, Watch { id, answer }: Watch, context: &mut Context<Self>) {
+        self.with_store(
+            context,
+            move |mut store| async move {
+                let lookup = store.get(id).await;
+                (store, lookup)
+            },
+            move |actor, lookup, _| {
+                let ended = actor.found(id, lookup).map(|record| actor.result_of(&record));
+                match ended {
+                    Ok(None) => {
+                        let mut watchers = actor.ledger.watchers();
+                        let waiting = watchers.entry(id.sequence()).or_default();
+                        waiting.retain(|watcher| !watcher.is_closed());
+                        waiting.push(answer);
+                    }
+                    Ok(Some(result)) => drop(answer.send(Ok(result))),
+                    Err(error) => drop(answer.send(Err(error))),
+                }
+            },
+        );
+    }
+}
+
+impl<S: ShardStore> Handler<ListRows> for ShardActor<S> {
+    type Result = ();
+
+    fn handle(&mut self, ListRows { filter, answer }: ListRows, context: &mut Context<Self>) {
+        self.with_store(
+            context,
+            move |mut store| async move {
+                let page = store.list(&filter).await;
+                (store, page)
+            },
+            move |actor, page, _| {
+                drop(answer.send(page.map_err(|error| actor.error(error, "list tasks"))));
+            },
+        );
+    }
+}
+
+impl<S: ShardStore> Handler<CountRows> for ShardActor<S> {
+    type Result = ();
+
+    fn handle(&mut self, CountRows { answer }: CountRows, context: &mut Context<Self>) {
+        self.with_store(
+            context,
+            move |mut store| async move {
+                let counts = store.counts().await;
+                (store, counts)
+            },
+            move |actor, counts, _| {
+                drop(answer.send(counts.map_err(|error| actor.error(error, "count tasks"))));
+            },
+        );
+    }
+}
+
+impl<S: ShardStore> Handler<BackupTo> for ShardActor<S> {
+    type Result = ();
+
+    fn handle(&mut self, message: BackupTo, context: &mut Context<Self>) {
+        let BackupTo { file, answer } = message;
+        self.with_store(
+            context,
+            move |mut store| async move {
+                let copied = store.backup(&file).await;
+                (store, copied)
+            },
+            move |actor, copied, _| {
+                drop(answer.send(copied.map_err(|error| actor.error(error, "be copied"))));
+            },
+        );
+    }
+}
+
+impl<S: ShardStore> Handler<Close> for ShardActor<S> {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, Close { answer }: Close, _: &mut Context<Self>) -> Self::Result {
+        let store = self.store.take();
+        let closing = async move {
+            match store {
+                Some(store) => store.close().await,
+                None => Ok(()),
+            }
+        };
+        let closed = closing.into_actor(self).map(move |closed, actor, context| {
+            actor.end.set(ChildEnd::Stopped);
+            drop(answer.send(closed.map_err(|error| actor.error(error, "close its file"))));
+            context.stop();
+        });
+        Box::pin(closed)
+    }
+}

@@ -1,0 +1,198 @@
+//! From a claim to an attempt in a worker's hands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ShardActor;
+use crate::actors::ledger::Done;
+use crate::actors::messages::Run;
+use crate::actors::outbox::Once;
+use crate::actors::slots::Grant;
+use crate::attempt::{Attempt, AttemptEnd, Input};
+use crate::clock::Timestamp;
+use crate::record::{FailureKind, RetryPolicy, TaskFailure};
+use crate::registry::Definition;
+use crate::result::TaskResult;
+use crate::settings::Settings;
+use crate::store::{Claim, ClaimBudget, ClaimInput, Overrides, ShardStore};
+
+/// A definition whose attempts take less than this may be claimed ahead of a free slot: waiting
+/// behind a few of its like costs less than an idle slot between two commits.
+const QUICK: Duration = Duration::from_millis(1);
+
+/// How many tasks are asked for when nobody knows how many there are.
+const GUESS: usize = 64;
+
+impl<S: ShardStore> ShardActor<S> {
+    /// Takes credits for what could be claimed now.
+    ///
+    /// `moved` says that rows may become ready in this batch that nobody knows of yet.
+    pub(super) fn take_credits(&mut self, submissions: usize, moved: bool) -> Option<Grant> {
+        if self.ends_only || !self.shared.is_claiming() {
+            return None;
+        }
+        let outlook = self.store.as_ref()?.outlook();
+        let slots = &self.shared.slots;
+        if outlook.suspects {
+            return slots.take_alone(self.ledger.id);
+        }
+        self.shared.wake(slots.give_up_alone(self.ledger.id));
+        let due = outlook.next_due.is_some_and(|due| due <= self.shared.clock.now());
+        let unknown = outlook.more || due || moved;
+        let wanted = outlook.ready + submissions + if unknown { GUESS } else { 0 };
+        (wanted > 0).then(|| slots.take(self.ledger.id, wanted))
+    }
+
+    /// What the store may claim against these credits.
+    pub(super) fn budget(&self, grant: Option<&Grant>) -> ClaimBudget {
+        let Some(grant) = grant else { return ClaimBudget::default() };
+        if grant.is_alone() {
+            return ClaimBudget { suspect: true, ..ClaimBudget::default() };
+        }
+        let quick = |definition: &Arc<Definition>| {
+            let took = definition.service_ns.load(std::sync::atomic::Ordering::Relaxed);
+            took > 0 && u128::from(took) < QUICK.as_nanos()
+        };
+        ClaimBudget {
+            slots: grant.slots(),
+            prefetch: grant.places_behind(),
+            quick: self.shared.registry.definitions().iter().map(quick).collect(),
+            suspect: false,
+        }
+    }
+
+    /// Hands claimed tasks to workers. Those that can't run end here.
+    pub(super) fn hand_out(&mut self, claims: Vec<Claim>, grant: Option<Grant>, now: Timestamp) {
+        let Some(mut grant) = grant else { return };
+        let alone = grant.is_alone();
+        let mut runs: Vec<Vec<Arc<Attempt>>> = vec![Vec::new(); self.shared.workers.len()];
+        let mut stillborn = Vec::new();
+        let mut assigned = false;
+        for claim in claims {
+            let attempt = self.attempt(claim, now);
+            let (mut attempt, prefetched) = match attempt {
+                (Ok(attempt), prefetched) => (attempt, prefetched),
+                (Err(done), _) => {
+                    stillborn.push(done);
+                    continue;
+                }
+            };
+            let Some(worker) = grant.assign(prefetched).or_else(|| grant.assign(!prefetched)) else {
+                debug_assert!(false, "every claim has a credit");
+                continue;
+            };
+            assigned = true;
+            attempt.worker = worker;
+            attempt.alone = alone;
+            runs[worker].push(Arc::new(attempt));
+        }
+        self.shared.wake(grant.give_back(assigned));
+        {
+            let mut attempts = self.ledger.attempts();
+            for attempt in runs.iter().flatten() {
+                attempts.insert(attempt.id.sequence(), attempt.clone());
+            }
+            for done in &stillborn {
+                attempts.insert(done.attempt.id.sequence(), done.attempt.clone());
+            }
+        }
+        self.inbox.stillborn.extend(stillborn);
+        for (worker, run) in runs.into_iter().enumerate().filter(|(_, run)| !run.is_empty()) {
+            let ledger = &self.shared.workers[worker];
+            ledger.link.send(Run(ledger.runs.post(Once::new(run))));
+        }
+    }
+
+    /// Makes an attempt of a claim, or its end if it can't run.
+    fn attempt(&self, claim: Claim, now: Timestamp) -> (Result<Attempt, Done>, bool) {
+        let definition = self.shared.registry.definition(claim.definition).clone();
+        let failure = |kind, message: &str| Err(TaskFailure::new(kind, message));
+        let input = match claim.input {
+            ClaimInput::Encoded(encoded) => Ok(Input::Encoded(encoded)),
+            ClaimInput::Cached => {
+                let cached = self.ledger.cached().get(&claim.id.sequence()).cloned();
+                match cached {
+                    Some(input) => Ok(Input::Cached(Some(input))),
+                    None => failure(
+                        FailureKind::LostArguments,
+                        "the arguments were kept in memory, and the process has ended since",
+                    ),
+                }
+            }
+            ClaimInput::Parent(record) => {
+                let registry = &self.shared.registry;
+                let result = record.and_then(|record| {
+                    TaskResult::of_record(&record, registry.get(&record.name).cloned())
+                });
+                match result {
+                    Some(result) => Ok(Input::Parent(result)),
+                    None => failure(
+                        FailureKind::LostArguments,
+                        "the record of the task that this callback reports is gone",
+                    ),
+                }
+            }
+            ClaimInput::Corrupt => {
+                failure(FailureKind::Corrupt, "the stored row doesn't match its checksum")
+            }
+        };
+        let (input, failure) = match input {
+            Ok(input) => (input, None),
+            Err(failure) => (Input::Cached(None), Some(failure)),
+        };
+        let attempt = Attempt {
+            id: claim.id,
+            counters: claim.counters,
+            priority: claim.priority,
+            epoch: self.epoch,
+            submitted_at: claim.submitted_at,
+            started_at: now,
+            retry: retry_policy(&definition, &claim.overrides, &self.shared.settings),
+            timeout: claim
+                .overrides
+                .timeout
+                .or(definition.options.timeout)
+                .or(self.shared.settings.tasks.timeout),
+            definition,
+            input,
+            callbacks: claim.callbacks,
+            volatile: claim.volatile,
+            parent: claim.parent,
+            cancel: crate::attempt::CancelToken::new(),
+            index: claim.definition,
+            worker: 0,
+            alone: false,
+            cancel_requested: false.into(),
+            overdue: false.into(),
+        };
+        match failure {
+            None => (Ok(attempt), claim.prefetched),
+            Some(failure) => {
+                let end = AttemptEnd::Failed { failure, retry_in: None };
+                let attempt = Arc::new(attempt);
+                let done = Done { attempt, end: Some(end), started_at: now, ended_at: now };
+                (Err(done), claim.prefetched)
+            }
+        }
+    }
+}
+
+/// The submission's policy, else its definition's, else the queue's.
+fn retry_policy(
+    definition: &Definition,
+    overrides: &Overrides,
+    settings: &Settings,
+) -> RetryPolicy {
+    let options = &definition.options;
+    let tasks = &settings.tasks;
+    let backoff = overrides.backoff.or(options.backoff);
+    let (backoff_min, backoff_max) = backoff.unwrap_or((tasks.backoff_min, tasks.backoff_max));
+    RetryPolicy {
+        max_attempts: overrides
+            .max_attempts
+            .or(options.max_attempts)
+            .unwrap_or(tasks.max_attempts),
+        backoff_min,
+        backoff_max,
+    }
+}

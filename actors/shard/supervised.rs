@@ -1,0 +1,124 @@
+//! How a ShardActor comes to be, the first time and after each end.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::Addr;
+
+use super::ShardActor;
+use crate::actors::ledger::{Answer, ShardLedger, ShardState};
+use crate::actors::messages::{Delivered, Finish, Wake};
+use crate::actors::supervision::{Child, ChildEnd};
+use crate::actors::system::Shared;
+use crate::error::{Error, Result, StoreError};
+use crate::store::{self, Lookup, OpenKind, Recovered, ShardStore, SqliteStore};
+
+/// Builds the ShardActors of one shard.
+pub(crate) struct ShardChild {
+    ledger: Arc<ShardLedger>,
+    shared: Arc<Shared>,
+    /// The first store, opened when the queue started.
+    first: Option<SqliteStore>,
+    end: Rc<Cell<ChildEnd>>,
+}
+
+impl ShardChild {
+    pub(crate) fn new(ledger: Arc<ShardLedger>, shared: Arc<Shared>, first: SqliteStore) -> Self {
+        let end = Rc::new(Cell::new(ChildEnd::Stopped));
+        ShardChild { ledger, shared, first: Some(first), end }
+    }
+
+    async fn reopen(&self) -> Result<SqliteStore> {
+        let shard = self.ledger.id;
+        let opened = open(&self.shared, &self.ledger, OpenKind::Rebuild);
+        let unavailable = |error: StoreError| error.on(shard, "be opened again");
+        let answers = std::mem::take(&mut *self.ledger.unanswered());
+        let (mut store, _) = match opened {
+            Ok(opened) => opened,
+            // dropped unanswered, they tell their callers that the outcome is unknown
+            Err(error) => return Err(unavailable(error)),
+        };
+        for answer in answers {
+            self.answer(answer, &mut store).await;
+        }
+        Ok(store)
+    }
+
+    /// Tells the truth about a submission whose commit failed: it is on the disk or it isn't.
+    async fn answer(&self, answer: Answer, store: &mut SqliteStore) {
+        let ids = answer.ids().to_vec();
+        let Some(first) = ids.first() else {
+            drop(answer);
+            return;
+        };
+        match store.get(*first).await {
+            Ok(Lookup::Found(_)) => answer.give(Ok(ids)),
+            Ok(_) => {
+                for id in ids {
+                    self.ledger.targets().remove(&id.sequence());
+                    self.ledger.cached().remove(&id.sequence());
+                }
+                answer.give(Err(Error::ShardUnavailable { shard: self.ledger.id }));
+            }
+            Err(_) => drop(answer),
+        }
+    }
+}
+
+/// Opens a shard's file and recovers it or reconciles it with memory.
+pub(crate) fn open(
+    shared: &Shared,
+    ledger: &ShardLedger,
+    kind: OpenKind,
+) -> Result<(SqliteStore, Recovered), StoreError> {
+    let directory = shared.directory()?;
+    let opened = store::open_shard(&directory, ledger.id, &shared.open_options(), kind)?;
+    let memory = (kind == OpenKind::Rebuild).then_some(ledger as &dyn store::Memory);
+    let options = shared.store_options();
+    store::open_store(opened, ledger.id, options, shared.clock.now(), kind, memory)
+}
+
+impl Child for ShardChild {
+    type Actor = ShardActor<SqliteStore>;
+
+    fn name(&self) -> String {
+        format!("shard {}", self.ledger.id)
+    }
+
+    async fn build(&mut self) -> Result<Self::Actor> {
+        let store = match self.first.take() {
+            Some(store) => store,
+            None => self.reopen().await?,
+        };
+        self.end.set(ChildEnd::Stopped);
+        let (ledger, shared) = (self.ledger.clone(), self.shared.clone());
+        let epoch = store.epoch();
+        Ok(ShardActor::new(store, epoch, ledger, shared, self.end.clone()))
+    }
+
+    fn started(&mut self, address: &Addr<Self::Actor>) {
+        self.ledger.set_state(ShardState::Open);
+        for parcel in self.ledger.finishes.open() {
+            address.do_send(Finish(parcel));
+        }
+        for parcel in self.ledger.delivered.open() {
+            address.do_send(Delivered(parcel));
+        }
+        address.do_send(Wake);
+    }
+
+    fn end(&mut self) -> ChildEnd {
+        let end = self.end.get();
+        let state =
+            if end == ChildEnd::Stopped { ShardState::Closed } else { ShardState::Opening };
+        self.ledger.set_state(state);
+        end
+    }
+
+    fn quarantine(&mut self, on: bool) {
+        if on {
+            self.ledger.set_state(ShardState::Quarantined);
+        }
+    }
+}

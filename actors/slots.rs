@@ -1,0 +1,231 @@
+//! Credits: who may claim how many tasks.
+//!
+//! A credit is a free slot of a worker, or one of a bounded number of places behind its slots. A
+//! shard takes credits for what it is about to claim and gives back what it didn't use; an attempt
+//! holds its credit until it ends. A shard that got fewer than it wanted is woken when some come
+//! back. All of it is one small ledger under one lock, taken once per batch: no actor's death loses
+//! a credit, and no message has to travel for one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::record::ShardId;
+
+/// The credits of all workers.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    concurrency: usize,
+    prefetch: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Per worker: how many attempts it has, running or waiting in it.
+    used: Vec<usize>,
+    /// Shards that wanted more than they got.
+    waiting: BTreeSet<ShardId>,
+    /// Who wants to run, or runs, an attempt with nothing beside it.
+    alone: Option<Alone>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Alone {
+    shard: ShardId,
+    runs: bool,
+}
+
+/// Credits taken for a batch. What isn't used goes back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    slots: Arc<Slots>,
+    /// Worker → free slots granted.
+    free: BTreeMap<usize, usize>,
+    /// Worker → places behind its slots granted.
+    behind: BTreeMap<usize, usize>,
+    alone: bool,
+}
+
+impl Slots {
+    pub(crate) fn new(workers: usize, concurrency: usize, prefetch: usize) -> Arc<Self> {
+        let used = vec![0; workers];
+        let state = State { used, waiting: BTreeSet::new(), alone: None };
+        Arc::new(Slots { concurrency, prefetch, state: Mutex::new(state) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // every critical section below leaves the counts consistent
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes up to `wanted` credits for `shard`: free slots first, spread over the workers.
+    pub(crate) fn take(self: &Arc<Self>, shard: ShardId, wanted: usize) -> Grant {
+        let mut grant = Grant {
+            slots: self.clone(),
+            free: BTreeMap::new(),
+            behind: BTreeMap::new(),
+            alone: false,
+        };
+        if wanted == 0 {
+            return grant;
+        }
+        let mut state = self.lock();
+        if state.alone.is_some() {
+            state.waiting.insert(shard);
+            return grant;
+        }
+        let left = self.spread(&mut state.used, wanted, self.concurrency, &mut grant.free);
+        let full = self.concurrency + self.prefetch;
+        let left = self.spread(&mut state.used, left, full, &mut grant.behind);
+        if left > 0 {
+            state.waiting.insert(shard);
+        } else {
+            state.waiting.remove(&shard);
+        }
+        grant
+    }
+
+    /// Fills workers up to `level`, each with an equal part of what there is to give.
+    fn spread(
+        &self,
+        used: &mut [usize],
+        mut wanted: usize,
+        level: usize,
+        granted: &mut BTreeMap<usize, usize>,
+    ) -> usize {
+        let workers = used.len();
+        let mut share = wanted.div_ceil(workers.max(1));
+        while wanted > 0 && share > 0 {
+            let before = wanted;
+            let mut order: Vec<usize> = (0..workers).collect();
+            order.sort_by_key(|worker| used[*worker]);
+            for worker in order {
+                let room = level.saturating_sub(used[worker]);
+                let part = room.min(share).min(wanted);
+                if part > 0 {
+                    used[worker] += part;
+                    wanted -= part;
+                    *granted.entry(worker).or_default() += part;
+                }
+            }
+            if wanted == before {
+                break;
+            }
+            share = wanted.div_ceil(workers);
+        }
+        wanted
+    }
+
+    /// Asks for the whole queue, to run one suspect of `shard` alone. While somebody waits for
+    /// that, nothing else is claimed; it is granted when nothing runs.
+    pub(crate) fn take_alone(self: &Arc<Self>, shard: ShardId) -> Option<Grant> {
+        let mut state = self.lock();
+        let alone = state.alone.get_or_insert(Alone { shard, runs: false });
+        let mine = alone.shard == shard && !alone.runs;
+        if !mine || state.used.iter().any(|used| *used > 0) {
+            state.waiting.insert(shard);
+            return None;
+        }
+        state.alone = Some(Alone { shard, runs: true });
+        state.used[0] += 1;
+        let free = BTreeMap::from([(0, 1)]);
+        Some(Grant { slots: self.clone(), free, behind: BTreeMap::new(), alone: true })
+    }
+
+    /// Gives up waiting for the whole queue: there is no suspect left.
+    #[must_use = "these shards wait for credits"]
+    pub(crate) fn give_up_alone(&self, shard: ShardId) -> Vec<ShardId> {
+        let mut state = self.lock();
+        if state.alone.is_some_and(|alone| alone.shard == shard && !alone.runs) {
+            state.alone = None;
+            return std::mem::take(&mut state.waiting).into_iter().collect();
+        }
+        Vec::new()
+    }
+
+    /// Gives back `count` credits of a worker. Returns the shards to wake.
+    #[must_use = "these shards wait for credits"]
+    pub(crate) fn release(&self, worker: usize, count: usize, alone: bool) -> Vec<ShardId> {
+        let mut state = self.lock();
+        state.used[worker] = state.used[worker].saturating_sub(count);
+        if alone {
+            state.alone = None;
+        }
+        if let Some(alone) = state.alone {
+            // only the one that waits for silence can use it
+            let silent = state.used.iter().all(|used| *used == 0);
+            return if silent && !alone.runs { vec![alone.shard] } else { Vec::new() };
+        }
+        std::mem::take(&mut state.waiting).into_iter().collect()
+    }
+
+    /// Whether a worker has a free slot that may be claimed against.
+    pub(crate) fn has_free(&self) -> bool {
+        let state = self.lock();
+        state.alone.is_none() && state.used.iter().any(|used| *used < self.concurrency)
+    }
+
+    /// How many attempts the workers have.
+    pub(crate) fn in_use(&self) -> usize {
+        self.lock().used.iter().sum()
+    }
+}
+
+impl Grant {
+    pub(crate) fn slots(&self) -> usize {
+        self.free.values().sum()
+    }
+
+    pub(crate) fn places_behind(&self) -> usize {
+        self.behind.values().sum()
+    }
+
+    /// The worker for the next claim; its credit now belongs to the attempt.
+    pub(crate) fn assign(&mut self, prefetched: bool) -> Option<usize> {
+        let from = if prefetched { &mut self.behind } else { &mut self.free };
+        let worker = *from.iter().max_by_key(|(_, count)| **count)?.0;
+        let count = from.get_mut(&worker)?;
+        *count -= 1;
+        if *count == 0 {
+            from.remove(&worker);
+        }
+        Some(worker)
+    }
+
+    /// Whether this is the grant of a suspect's run.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone
+    }
+
+    /// Gives back what wasn't used. Returns the shards to wake.
+    #[must_use = "these shards wait for credits"]
+    pub(crate) fn give_back(mut self, assigned: bool) -> Vec<ShardId> {
+        let alone = self.alone && !assigned;
+        self.alone = false;
+        self.return_unused(alone)
+    }
+
+    /// Free slots wake those who wait. Places behind slots don't: they exist only while every slot
+    /// is taken, so an attempt's end will wake them anyway, and two shards that can't use such a
+    /// place would wake each other for ever.
+    fn return_unused(&mut self, alone: bool) -> Vec<ShardId> {
+        for (worker, count) in std::mem::take(&mut self.behind) {
+            let used = &mut self.slots.lock().used[worker];
+            *used = used.saturating_sub(count);
+        }
+        let mut wake = Vec::new();
+        for (worker, count) in std::mem::take(&mut self.free) {
+            wake.extend(self.slots.release(worker, count, alone));
+        }
+        wake
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        // only after a panic: whoever waits is woken by the rebuilt shard's first batch
+        let alone = self.alone;
+        let _ = self.return_unused(alone);
+    }
+}
+

@@ -1,0 +1,314 @@
+//! A Worker: runs attempts, several at a time, on a thread of its own.
+//!
+//! Async attempts are futures on this thread; blocking ones run on the [pool](super::blocking).
+//! Both are called under `catch_unwind`. What a worker has in hand lives in its ledger, so
+//! the death of the actor stops no attempt.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Handler};
+
+use super::ledger::{Done, FinishBatch, WorkerLedger};
+use super::messages::{Finish, Quiesce, Run, Wake};
+use super::system::Shared;
+use crate::attempt::{Attempt, AttemptEnd};
+use crate::clock::Timestamp;
+use crate::panic_message;
+use crate::record::{FailureKind, TaskFailure};
+use crate::task;
+
+type AttemptFuture = Pin<Box<dyn Future<Output = AttemptEnd>>>;
+
+/// Runs attempts against credits.
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    ledger: Arc<WorkerLedger>,
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Arc<Shared>, ledger: Arc<WorkerLedger>) -> Self {
+        Worker { shared, ledger }
+    }
+
+    /// Starts what waits, as far as slots are free, then reports what is over.
+    fn work(&self) {
+        let concurrency = self.shared.settings.workers.concurrency;
+        while self.ledger.running.load(Ordering::Acquire) < concurrency {
+            let Some(attempt) = self.ledger.queue().pop_front() else { break };
+            self.start(attempt);
+        }
+        self.ledger.armed.store(false, Ordering::Release);
+        self.report();
+    }
+
+    fn start(&self, attempt: Arc<Attempt>) {
+        let started_at = self.shared.clock.now();
+        if attempt.cancel.is_cancelled() {
+            let done = Done { attempt, end: None, started_at, ended_at: started_at };
+            self.ledger.keep(done);
+            return;
+        }
+        let limit = self.shared.settings.limits.result;
+        let data = self.shared.data.clone();
+        let run = caught(|| attempt.definition.start(attempt.clone(), data, limit));
+        match run {
+            Err(end) => self.ended(attempt, end, started_at),
+            Ok(task::Run::Ended(end)) => self.ended(attempt, end, started_at),
+            Ok(task::Run::Future(mut future)) => match poll_once(future.as_mut()) {
+                Poll::Ready(end) => self.ended(attempt, end, started_at),
+                Poll::Pending => self.spawn(attempt, future, started_at),
+            },
+            Ok(task::Run::Blocking(call)) => self.run_blocking(attempt, call, started_at),
+        }
+    }
+
+    fn ended(&self, attempt: Arc<Attempt>, end: AttemptEnd, started_at: Timestamp) {
+        let ended_at = self.shared.clock.now();
+        self.ledger.keep(Done { attempt, end: Some(end), started_at, ended_at });
+    }
+
+    /// Lets a future that isn't ready run on, with its timeout.
+    fn spawn(&self, attempt: Arc<Attempt>, future: AttemptFuture, started_at: Timestamp) {
+        let (shared, ledger) = (self.shared.clone(), self.ledger.clone());
+        ledger.running.fetch_add(1, Ordering::AcqRel);
+        let id = attempt.id;
+        let handed = Handed { shared, ledger, attempt: Some(attempt), started_at, end: None };
+        let running = actix_rt::spawn(handed.run(future));
+        self.ledger.aborts().insert(id, running.abort_handle());
+        if running.is_finished() {
+            self.ledger.aborts().remove(&id);
+        }
+    }
+
+    fn run_blocking(
+        &self,
+        attempt: Arc<Attempt>,
+        call: Box<dyn FnOnce() -> AttemptEnd + Send>,
+        started_at: Timestamp,
+    ) {
+        let (shared, ledger) = (self.shared.clone(), self.ledger.clone());
+        ledger.running.fetch_add(1, Ordering::AcqRel);
+        ledger.blocking().insert(attempt.id, attempt.clone());
+        if let Some(timeout) = attempt.timeout {
+            watch(&attempt, timeout);
+        }
+        self.shared.pool.run(move || {
+            let end = caught(call).unwrap_or_else(|end| end);
+            let end = match attempt.timeout {
+                Some(timeout) if attempt.is_overdue() => timed_out(timeout),
+                _ => end,
+            };
+            let ended_at = shared.clock.now();
+            ledger.running.fetch_sub(1, Ordering::AcqRel);
+            // past the deadline of a shutdown it was given back already
+            if ledger.blocking().remove(&attempt.id).is_some() {
+                ledger.report(Done { attempt, end: Some(end), started_at, ended_at });
+            }
+        });
+    }
+
+    /// Sends what is over to its shards and gives back the credits.
+    fn report(&self) {
+        let mut done = self.ledger.take_done();
+        if done.is_empty() {
+            return;
+        }
+        let count = done.len();
+        let released = done.iter().filter(|done| done.end.is_none()).count();
+        self.shared.add_released(released as u64);
+        let alone = done.iter().any(|done| done.attempt.alone);
+        for done in &done {
+            self.measure(done);
+        }
+        for ledger in &self.shared.shards {
+            if done.is_empty() {
+                break;
+            }
+            let mine = |done: &mut Done| done.attempt.id.shard() == ledger.id;
+            let mut batch = Vec::new();
+            if done.iter_mut().all(mine) {
+                batch = std::mem::take(&mut done);
+            } else {
+                batch.extend(done.extract_if(.., mine));
+            }
+            if !batch.is_empty() {
+                ledger.link.send(Finish(ledger.finishes.post(FinishBatch { done: batch })));
+            }
+        }
+        let wake = self.shared.slots.release(self.ledger.index, count, alone);
+        self.shared.wake(wake);
+    }
+
+    /// Keeps the definition's smoothed service time: an eighth of each new measurement.
+    fn measure(&self, done: &Done) {
+        if done.end.is_none() {
+            return;
+        }
+        let took = done.ended_at.since(done.started_at);
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let smoothed = &done.attempt.definition.service_ns;
+        let before = smoothed.load(Ordering::Relaxed);
+        let after = if before == 0 { took } else { before - before / 8 + took / 8 };
+        smoothed.store(after.max(1), Ordering::Relaxed);
+    }
+}
+
+/// An async attempt in progress. If its future is dropped before it is over, because the deadline
+/// of a shutdown has come, the attempt counts as given back.
+struct Handed {
+    shared: Arc<Shared>,
+    ledger: Arc<WorkerLedger>,
+    attempt: Option<Arc<Attempt>>,
+    started_at: Timestamp,
+    end: Option<AttemptEnd>,
+}
+
+impl Handed {
+    async fn run(mut self, future: AttemptFuture) {
+        let timeout = self.attempt.as_ref().and_then(|attempt| attempt.timeout);
+        let caught = CatchUnwind(Some(future));
+        let end = match timeout {
+            None => caught.await,
+            Some(timeout) => match tokio::time::timeout(timeout, caught).await {
+                Ok(end) => end,
+                Err(_) => timed_out(timeout),
+            },
+        };
+        self.end = Some(end);
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        let Some(attempt) = self.attempt.take() else { return };
+        self.ledger.aborts().remove(&attempt.id);
+        self.ledger.running.fetch_sub(1, Ordering::AcqRel);
+        let ended_at = self.shared.clock.now();
+        let (end, started_at) = (self.end.take(), self.started_at);
+        self.ledger.report(Done { attempt, end, started_at, ended_at });
+    }
+}
+
+fn timed_out(timeout: Duration) -> AttemptEnd {
+    let message = format!("the attempt took longer than its timeout of {timeout:?}");
+    let failure = TaskFailure::new(FailureKind::TimedOut, message);
+    AttemptEnd::Failed { failure, retry_in: None }
+}
+
+/// Marks a blocking attempt as overdue and sets its token when its time is over.
+fn watch(attempt: &Arc<Attempt>, timeout: Duration) {
+    let watched = Arc::downgrade(attempt);
+    actix_rt::spawn(async move {
+        tokio::time::sleep(timeout).await;
+        if let Some(attempt) = watched.upgrade() {
+            attempt.set_overdue();
+            attempt.cancel.cancel();
+            tracing::warn!(
+                task = %attempt.id,
+                name = %attempt.definition.name,
+                "a blocking attempt is overdue; its slot is busy until it returns"
+            );
+        }
+    });
+}
+
+/// Calls user code; a panic becomes the attempt's end.
+fn caught<T>(call: impl FnOnce() -> T) -> Result<T, AttemptEnd> {
+    panic_message::catch(AssertUnwindSafe(call)).map_err(panicked)
+}
+
+fn panicked(message: String) -> AttemptEnd {
+    let failure = TaskFailure::new(FailureKind::Panicked, message);
+    AttemptEnd::Failed { failure, retry_in: None }
+}
+
+/// Polls a future that may well be ready: then it needs no task of its own. If it isn't, the
+/// spawned task polls it again with a waker that counts.
+fn poll_once(future: Pin<&mut dyn Future<Output = AttemptEnd>>) -> Poll<AttemptEnd> {
+    let mut context = TaskContext::from_waker(Waker::noop());
+    match caught(|| future.poll(&mut context)) {
+        Ok(poll) => poll,
+        Err(end) => Poll::Ready(end),
+    }
+}
+
+/// A future whose panic is its end. It is dropped under `catch_unwind` too.
+struct CatchUnwind(Option<AttemptFuture>);
+
+impl Future for CatchUnwind {
+    type Output = AttemptEnd;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<AttemptEnd> {
+        let Some(future) = &mut self.0 else { return Poll::Pending };
+        let polled = match caught(|| future.as_mut().poll(context)) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(end)) => end,
+            Err(end) => end,
+        };
+        let future = self.0.take();
+        match caught(|| drop(future)) {
+            Ok(()) => Poll::Ready(polled),
+            Err(end) => Poll::Ready(end),
+        }
+    }
+}
+
+impl Drop for CatchUnwind {
+    fn drop(&mut self) {
+        let future = self.0.take();
+        if let Err(end) = caught(|| drop(future)) {
+            tracing::warn!(?end, "a task's future panicked when it was dropped");
+        }
+    }
+}
+
+impl Actor for Worker {
+    type Context = Context<Self>;
+}
+
+impl Handler<Run> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, Run(parcel): Run, _: &mut Context<Self>) {
+        if let Some(attempts) = parcel.body().take() {
+            self.ledger.queue().extend(attempts);
+            self.ledger.runs.confirm(&parcel);
+        }
+        self.work();
+    }
+}
+
+impl Handler<Wake> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
+        self.work();
+    }
+}
+
+impl Handler<Quiesce> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, Quiesce { abort }: Quiesce, context: &mut Context<Self>) {
+        let waiting = std::mem::take(&mut *self.ledger.queue());
+        let mut given_back: Vec<Arc<Attempt>> = waiting.into_iter().collect();
+        if abort {
+            let running: Vec<_> = self.ledger.aborts().values().cloned().collect();
+            for attempt in running {
+                attempt.abort();
+            }
+            given_back.extend(self.ledger.blocking().drain().map(|(_, attempt)| attempt));
+        }
+        let now = self.shared.clock.now();
+        for attempt in given_back {
+            self.ledger.keep(Done { attempt, end: None, started_at: now, ended_at: now });
+        }
+        context.address().do_send(Wake);
+    }
+}

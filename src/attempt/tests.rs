@@ -1,0 +1,46 @@
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use super::*;
+use crate::codec::Codec;
+
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_cancelled_token_wakes_those_who_wait() {
+    let token = CancelToken::new();
+    let flag = Arc::new(Flag(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&flag));
+    let mut cx = Context::from_waker(&waker);
+    let mut waiting = pin!(token.cancelled());
+    assert_eq!(waiting.as_mut().poll(&mut cx), Poll::Pending);
+    assert!(!token.is_cancelled() && !flag.0.load(Ordering::SeqCst));
+    token.cancel();
+    assert!(token.is_cancelled() && flag.0.load(Ordering::SeqCst));
+    assert_eq!(waiting.as_mut().poll(&mut cx), Poll::Ready(()));
+}
+
+#[test]
+fn waiting_for_a_cancelled_token_ends_at_once() {
+    let token = CancelToken::new();
+    token.cancel();
+    token.cancel();
+    let mut cx = Context::from_waker(Waker::noop());
+    assert_eq!(pin!(token.cancelled()).poll(&mut cx), Poll::Ready(()));
+}
+
+#[test]
+fn an_input_shows_no_values() {
+    let bytes = b"CANARY"[..].into();
+    let encoded = Input::Encoded(Encoded { codec: Codec::Json, bytes });
+    assert_eq!(format!("{encoded:?}"), "Json(6 bytes)");
+    assert_eq!(format!("{:?}", Input::Cached(None)), "lost");
+}

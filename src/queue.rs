@@ -1,0 +1,369 @@
+//! The queue as a program embeds it.
+
+mod builder;
+mod handle;
+mod shutdown;
+mod stream;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix::{Addr, Recipient};
+use tokio::sync::oneshot;
+
+pub use builder::QueueBuilder;
+pub use handle::TaskHandle;
+pub use shutdown::{ShutdownReport, shutdown_signal};
+pub use stream::SubmitStream;
+
+use crate::actors::dispatcher::Dispatcher;
+use crate::actors::messages::{
+    BackupTo, Cancel, CountTasks, GetTask, ListTasks, Redrive, Submit, SubmitAll, Subscribe,
+    TaskPage,
+};
+use crate::actors::subscriptions::SubscriptionId;
+use crate::actors::system::{Running, Shared};
+use crate::error::{Error, Result, StoreError};
+use crate::record::{ShardId, TaskId, TaskRecord, TaskStatus};
+use crate::result::TaskResult;
+use crate::store::{
+    BackupTarget, CancelOutcome, DirectoryOptions, Recovered, RedriveOutcome, restore,
+};
+use crate::submission::Submission;
+use crate::task::Task;
+
+/// A running task queue. Clones are handles to the same one.
+///
+/// It runs an actix System of its own on its own threads, so it works under `#[actix::main]` and
+/// in a plain tokio program, and never blocks the caller's thread. Dropping the last clone ends it
+/// without waiting, as a crash would: nothing acknowledged is lost, and what ran runs again. Call
+/// [`Queue::shutdown`] to end it in order.
+#[derive(Clone)]
+pub struct Queue {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    dispatcher: Addr<Dispatcher>,
+    recovered: BTreeMap<ShardId, Recovered>,
+    ending: shutdown::Ending,
+}
+
+/// What a start found of the process before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// Tasks that were running and are ready again.
+    pub restarted: u64,
+    /// Tasks that were running and have reached the limit of crashes: failed.
+    pub failed: u64,
+    /// Ended tasks whose durable callbacks go on.
+    pub callbacks: u64,
+    /// Ended tasks whose targets lived in memory: their delivery is dead.
+    pub subscribers_gone: u64,
+    /// Ready tasks whose names aren't registered in this process. They wait. At most the first
+    /// 10,000 ready tasks of each shard are looked at.
+    pub unregistered: u64,
+}
+
+impl Queue {
+    /// Describes a queue to start.
+    #[must_use]
+    pub fn builder() -> QueueBuilder {
+        QueueBuilder::new()
+    }
+
+    fn over(shared: Arc<Shared>, running: Running) -> Self {
+        let Running { dispatcher, recovered, stop, ended, .. } = running;
+        let ending = shutdown::Ending::new(stop, ended);
+        Queue { inner: Arc::new(Inner { shared, dispatcher, recovered, ending }) }
+    }
+
+    /// Stores a task and returns once it is committed at the queue's durability.
+    ///
+    /// Waits while too many submissions wait for their commit (`limits.pending_submissions`).
+    /// Dropping the future leaves it open whether the task was stored.
+    ///
+    /// # Errors
+    ///
+    /// Anything wrong with the submission, before something is written; [`Error::ShuttingDown`];
+    /// [`Error::DiskFull`], [`Error::ShardUnavailable`] or [`Error::Store`], when nothing was
+    /// stored; [`Error::Unknown`], when that isn't known.
+    pub async fn submit<T: Task>(&self, submission: Submission<T>) -> Result<TaskHandle<T>> {
+        let id = self.send(submission.submit).await?;
+        Ok(self.handle(id))
+    }
+
+    /// Stores a task that is named at run time. See [`Submit::raw`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::submit`].
+    pub async fn submit_raw(&self, submit: Submit) -> Result<TaskId> {
+        self.send(submit).await
+    }
+
+    async fn send(&self, mut submit: Submit) -> Result<TaskId> {
+        let admission = self.inner.shared.admission.clone();
+        let permit = admission.acquire_owned().await.map_err(|_| Error::ShuttingDown)?;
+        submit.permit = Some(permit);
+        self.inner.dispatcher.send(submit).await?
+    }
+
+    /// Stores up to `limits.bulk` tasks in one transaction of one shard: all of them or none.
+    /// The handles come in the order of the submissions; of none, none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::submit`]; the first thing wrong with any of them.
+    pub async fn submit_all<T: Task>(
+        &self,
+        submissions: impl IntoIterator<Item = Submission<T>>,
+    ) -> Result<Vec<TaskHandle<T>>> {
+        let mut tasks: Vec<Submit> =
+            submissions.into_iter().map(|submission| submission.submit).collect();
+        let limit = self.inner.shared.settings.limits.bulk;
+        if tasks.len() <= limit {
+            for task in &mut tasks {
+                let admission = self.inner.shared.admission.clone();
+                let permit = admission.acquire_owned().await;
+                task.permit = Some(permit.map_err(|_| Error::ShuttingDown)?);
+            }
+        }
+        let ids = self.inner.dispatcher.send(SubmitAll::new(tasks)).await??;
+        Ok(ids.into_iter().map(|id| self.handle(id)).collect())
+    }
+
+    /// Stores any number of tasks, in chunks of up to `limits.bulk`, as the stream is advanced.
+    #[must_use]
+    pub fn submit_stream<T: Task, I: IntoIterator<Item = Submission<T>>>(
+        &self,
+        submissions: I,
+    ) -> SubmitStream<T, I::IntoIter> {
+        let chunk = self.inner.shared.settings.limits.bulk.min(1_000);
+        SubmitStream::new(self.clone(), submissions.into_iter(), chunk)
+    }
+
+    /// The Dispatcher's address. It stays valid for the queue's life.
+    #[must_use]
+    pub fn dispatcher(&self) -> Addr<Dispatcher> {
+        self.inner.dispatcher.clone()
+    }
+
+    /// A handle to a task by its id, also of an earlier process.
+    #[must_use]
+    pub fn handle<T: Task>(&self, id: TaskId) -> TaskHandle<T> {
+        TaskHandle::new(self.clone(), id)
+    }
+
+    /// Sends the results of a definition's tasks to a mailbox, until the guard is dropped or the
+    /// mailbox is closed. In memory, at most once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTask`] if the definition isn't registered.
+    pub async fn subscribe<T: Task>(
+        &self,
+        mailbox: Recipient<TaskResult>,
+    ) -> Result<SubscriptionGuard> {
+        self.guard(Subscribe::to::<T>(mailbox)).await
+    }
+
+    /// Sends the results of all tasks to a mailbox. See [`Queue::subscribe`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShuttingDown`].
+    pub async fn subscribe_all(
+        &self,
+        mailbox: Recipient<TaskResult>,
+    ) -> Result<SubscriptionGuard> {
+        self.guard(Subscribe::to_all(mailbox)).await
+    }
+
+    async fn guard(&self, subscribe: Subscribe) -> Result<SubscriptionGuard> {
+        let id = self.inner.dispatcher.send(subscribe).await??;
+        Ok(SubscriptionGuard { shared: self.inner.shared.clone(), id })
+    }
+
+    /// Where a task is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], or [`Error::ResultExpired`] once its record has been removed.
+    pub async fn status(&self, id: TaskId) -> Result<TaskStatus> {
+        Ok(self.record(id).await?.status)
+    }
+
+    /// Everything that is stored of a task.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::status`].
+    pub async fn record(&self, id: TaskId) -> Result<TaskRecord> {
+        self.inner.dispatcher.send(GetTask(id)).await?
+    }
+
+    /// A page of tasks by status and name, in order of their ids.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for a limit over 1,000.
+    pub async fn list(&self, list: ListTasks) -> Result<TaskPage> {
+        self.inner.dispatcher.send(list).await?
+    }
+
+    /// How many tasks there are of each status. Exact for each shard at one moment.
+    ///
+    /// # Errors
+    ///
+    /// A shard that can't be read.
+    pub async fn counts(&self) -> Result<BTreeMap<TaskStatus, u64>> {
+        let counts = self.inner.dispatcher.send(CountTasks).await??;
+        Ok(counts.into_iter().collect())
+    }
+
+    /// Cancels a task: one that hasn't started never will; a running one is asked to end.
+    ///
+    /// # Errors
+    ///
+    /// A shard that can't be written.
+    pub async fn cancel(&self, id: TaskId) -> Result<CancelOutcome> {
+        self.inner.dispatcher.send(Cancel(id)).await?
+    }
+
+    /// Lets a failed, cancelled or expired task run again, as if it were new. A durable callback
+    /// that failed is a task, too.
+    ///
+    /// # Errors
+    ///
+    /// A shard that can't be written.
+    pub async fn redrive(&self, id: TaskId) -> Result<RedriveOutcome> {
+        self.inner.dispatcher.send(Redrive(id)).await?
+    }
+
+    /// Copies every shard into a new directory while the queue is in use. Each shard's copy is
+    /// consistent; the shards are copied one after the other. A shard stores nothing else while it
+    /// is being copied.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backup`]; then the directory isn't a backup, and no restore takes it.
+    pub async fn backup(&self, to: impl AsRef<Path>) -> Result<()> {
+        let to = to.as_ref();
+        let failed = |source: StoreError| Error::Backup {
+            action: format!("back up to {}", to.display()),
+            source,
+        };
+        let directory = self.inner.shared.directory().map_err(failed)?;
+        let target = BackupTarget::prepare(&directory, to).map_err(failed)?;
+        for shard in target.shards() {
+            let ledger = self.inner.shared.shard(shard);
+            let ledger = ledger.ok_or(Error::ShardUnavailable { shard })?;
+            let (answer, answered) = oneshot::channel();
+            ledger.link.send(BackupTo { file: target.shard_path(shard), answer });
+            answered.await.unwrap_or(Err(Error::ShardUnavailable { shard }))?;
+        }
+        target.finish().map_err(failed)
+    }
+
+    /// Makes a queue directory out of a backup. The directory must not exist or be empty.
+    ///
+    /// Ids that the original may have given out after the backup aren't given out again: each
+    /// shard skips 2³² numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backup`]: the backup is incomplete or damaged, or the target isn't free.
+    pub fn restore(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+        let (from, to) = (from.as_ref(), to.as_ref());
+        let options = DirectoryOptions::default();
+        restore(from, to, &options).map_err(|source| Error::Backup {
+            action: format!("restore {} into {}", from.display(), to.display()),
+            source,
+        })
+    }
+
+    /// The names of all registered tasks and callbacks, sorted.
+    #[must_use]
+    pub fn task_names(&self) -> Vec<String> {
+        self.inner.shared.registry.task_names().into_iter().map(str::to_string).collect()
+    }
+
+    /// What this start found of the process before, over all shards.
+    #[must_use]
+    pub fn recovery(&self) -> Recovery {
+        let mut sum = Recovery::default();
+        for found in self.inner.recovered.values() {
+            sum.restarted += found.restarted;
+            sum.failed += found.failed;
+            sum.callbacks += found.callbacks;
+            sum.subscribers_gone += found.subscribers_gone;
+            sum.unregistered += found.unregistered;
+        }
+        sum
+    }
+
+    /// Ends the queue in order.
+    ///
+    /// From now on submissions get [`Error::ShuttingDown`] and nothing is claimed. Attempts that
+    /// wait in a worker are given back at once; those that run may end until the deadline, then
+    /// async ones are dropped and given back, at no cost to their counters. A blocking one can't be
+    /// stopped: it is given back too, named in the report, and its thread is left behind. Then
+    /// deliveries are flushed, the files are checkpointed and closed, and the threads end.
+    ///
+    /// A second call waits for the first and returns the same report. Dropping the future stops
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// The first shard that couldn't be closed; the others were.
+    pub async fn shutdown(&self, deadline: Duration) -> Result<ShutdownReport> {
+        self.inner.ending.run(deadline).await
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("phase", &self.inner.shared.phase())
+            .field("shards", &self.inner.shared.shards.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A subscription that ends when this is dropped.
+#[must_use = "the subscription ends when its guard is dropped"]
+pub struct SubscriptionGuard {
+    shared: Arc<Shared>,
+    id: SubscriptionId,
+}
+
+impl SubscriptionGuard {
+    /// The subscription's id.
+    #[must_use]
+    pub fn id(&self) -> SubscriptionId {
+        self.id
+    }
+}
+
+impl Drop for SubscriptionGuard {
+    fn drop(&mut self) {
+        self.shared.subscriptions.remove(self.id);
+    }
+}
+
+impl fmt::Debug for SubscriptionGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SubscriptionGuard({:?})", self.id)
+    }
+}
+
+/// A lock whose data stays usable after a panic.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,186 @@
+//! Describing a queue and starting it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use actix::Recipient;
+
+use super::Queue;
+use crate::actors::system::{self, Shared};
+use crate::clock::Clock;
+use crate::error::{Error, Result, StartError};
+use crate::registry::Registry;
+use crate::result::TaskResult;
+use crate::settings::Settings;
+use crate::store::{Directory, DirectoryOptions};
+use crate::task::{CallbackTask, DataMap, Task};
+
+/// Describes a queue; [`start`](QueueBuilder::start) checks everything and starts it.
+#[must_use = "nothing happens until it is started"]
+pub struct QueueBuilder {
+    settings: Settings,
+    registry: Registry,
+    data: DataMap,
+    clock: Clock,
+}
+
+impl QueueBuilder {
+    pub(super) fn new() -> Self {
+        QueueBuilder {
+            settings: Settings::default(),
+            registry: Registry::new(),
+            data: DataMap::default(),
+            clock: Clock::system(),
+        }
+    }
+
+    /// Takes these settings instead of the defaults. What is set on the builder after it wins.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// The directory of the queue's files; created if its parent exists.
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.settings.storage.dir = dir.into();
+        self
+    }
+
+    /// How many SQLite files, from 1 to 64. Files that are there already are opened even if that
+    /// makes more.
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.settings.shards.count = shards;
+        self
+    }
+
+    /// How many worker threads, from 1 to 256; one per core if not set.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.settings.workers.count = Some(workers);
+        self
+    }
+
+    /// How many attempts each worker runs at once, from 1 to 4,096.
+    pub fn concurrency(mut self, attempts: usize) -> Self {
+        self.settings.workers.concurrency = attempts;
+        self
+    }
+
+    /// Mounts every `#[task]` and `#[callback]` in the module `path` and below it. Usually
+    /// `discover(module_path!())`.
+    pub fn discover(mut self, path: &str) -> Self {
+        self.registry.discover(path);
+        self
+    }
+
+    /// Mounts every `#[task]` and `#[callback]` of the program.
+    ///
+    /// A crate that nothing refers to isn't linked, and contributes none: `use its_name as _;`.
+    pub fn discover_all(mut self) -> Self {
+        self.registry.discover_all();
+        self
+    }
+
+    /// Mounts one task.
+    #[track_caller]
+    pub fn register<T: Task>(mut self) -> Self {
+        self.registry.register::<T>();
+        self
+    }
+
+    /// Mounts one durable callback.
+    #[track_caller]
+    pub fn register_callback<C: CallbackTask>(mut self) -> Self {
+        self.registry.register_callback::<C>();
+        self
+    }
+
+    /// Gives every task and callback that asks for `Data<T>` this value.
+    pub fn data<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.data.insert(value);
+        self
+    }
+
+    /// A durable, named mailbox: it gets the result of every task, at least once, also of those
+    /// that ended before a restart, as long as each start declares it.
+    ///
+    /// Each delivery is a task of its own, stored with the end that it reports; a handler that has
+    /// returned has it. While no mailbox of this name is declared, deliveries to it wait.
+    #[track_caller]
+    pub fn subscriber(mut self, name: &str, mailbox: Recipient<TaskResult>) -> Self {
+        self.registry.subscriber(name, mailbox);
+        self
+    }
+
+    /// Takes the time from this clock.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Checks everything, opens the files, recovers what the last process left, and starts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Settings`] or [`Error::Start`] with everything that is wrong, and
+    /// [`Error::Locked`] at once if another process has the directory. Then nothing was started,
+    /// and no task was touched.
+    pub async fn start(self) -> Result<Queue> {
+        self.settings.check()?;
+        let reasons = self.mistakes();
+        if !reasons.is_empty() {
+            return Err(Error::Start { reasons });
+        }
+        let storage = &self.settings.storage;
+        let options = DirectoryOptions {
+            allow_network_filesystem: storage.allow_network_filesystem,
+            ballast_bytes: storage.wal_limit.saturating_mul(2).min(128 * 1024 * 1024),
+        };
+        let directory = Directory::open(&storage.dir, &options)?;
+        let count = u16::try_from(self.settings.shards.count).unwrap_or(u16::MAX);
+        let shards = directory.ensure_shards(count).map_err(|source| {
+            let what = "manifest.json".to_string();
+            Error::Start { reasons: vec![StartError::Open { what, source }] }
+        })?;
+        if self.registry.definitions().is_empty() {
+            tracing::warn!("no task is registered: nothing will run");
+        }
+        let (registry, data) = (Arc::new(self.registry), Arc::new(self.data));
+        let shared = Shared::new(registry, data, self.settings, self.clock, directory, &shards);
+        let running = system::start(shared.clone()).await?;
+        let queue = Queue::over(shared, running);
+        let recovery = queue.recovery();
+        tracing::info!(
+            restarted = recovery.restarted,
+            failed = recovery.failed,
+            callbacks = recovery.callbacks,
+            subscribers_gone = recovery.subscribers_gone,
+            unregistered = recovery.unregistered,
+            "recovered"
+        );
+        if recovery.unregistered > 0 {
+            tracing::warn!(
+                tasks = recovery.unregistered,
+                "stored tasks have names that this process doesn't know; they wait"
+            );
+        }
+        Ok(queue)
+    }
+
+    fn mistakes(&self) -> Vec<StartError> {
+        let mut reasons = self.registry.check(&self.data);
+        if cfg!(panic = "abort") {
+            reasons.push(StartError::PanicAborts);
+        }
+        reasons
+    }
+}
+
+impl fmt::Debug for QueueBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueueBuilder")
+            .field("settings", &self.settings)
+            .field("tasks", &self.registry.task_names())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,52 @@
+//! Submitting any number of tasks in bounded memory.
+
+use std::fmt;
+
+use super::Queue;
+use crate::error::Result;
+use crate::queue::TaskHandle;
+use crate::submission::Submission;
+use crate::task::Task;
+
+/// Submits what an iterator yields, a chunk at a time.
+///
+/// Each call of [`next`](SubmitStream::next) takes the next chunk, stores it (all of it or none)
+/// and returns its handles. Nothing is read ahead, so memory is bounded by one chunk.
+pub struct SubmitStream<T: Task, I: Iterator<Item = Submission<T>>> {
+    queue: Queue,
+    submissions: I,
+    chunk: usize,
+}
+
+impl<T: Task, I: Iterator<Item = Submission<T>>> SubmitStream<T, I> {
+    pub(super) fn new(queue: Queue, submissions: I, chunk: usize) -> Self {
+        SubmitStream { queue, submissions, chunk }
+    }
+
+    /// How many tasks a chunk has, from 1 to `limits.bulk`; 1,000 if not set. Values beyond are
+    /// brought into that range.
+    #[must_use]
+    pub fn chunk(mut self, tasks: usize) -> Self {
+        self.chunk = tasks.clamp(1, self.queue.inner.shared.settings.limits.bulk.max(1));
+        self
+    }
+
+    /// Submits the next chunk; `None` when there is nothing left.
+    ///
+    /// An error concerns this chunk only: nothing of it was stored, and the next call goes on with
+    /// the one after. See [`Queue::submit_all`]. Dropping the future leaves it open whether the
+    /// chunk was stored.
+    pub async fn next(&mut self) -> Option<Result<Vec<TaskHandle<T>>>> {
+        let chunk: Vec<_> = self.submissions.by_ref().take(self.chunk).collect();
+        if chunk.is_empty() {
+            return None;
+        }
+        Some(self.queue.submit_all(chunk).await)
+    }
+}
+
+impl<T: Task, I: Iterator<Item = Submission<T>>> fmt::Debug for SubmitStream<T, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SubmitStream({}, chunks of {})", T::NAME, self.chunk)
+    }
+}

@@ -1,0 +1,444 @@
+//! The nouns that are stored: ids, statuses, outcomes, records.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::clock::Timestamp;
+use crate::codec::Codec;
+
+/// How many bits of a [`TaskId`] count tasks; the rest name the shard.
+const SEQUENCE_BITS: u32 = 48;
+
+/// The highest sequence number that a shard can give.
+pub(crate) const SEQUENCE_MAX: u64 = (1 << SEQUENCE_BITS) - 1;
+
+/// One SQLite file of the queue, by its number: `shard-003.db` is shard 3.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ShardId(pub u16);
+
+impl ShardId {
+    /// The highest shard number that a [`TaskId`] can carry.
+    pub const MAX: ShardId = ShardId(0x7fff);
+
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Names one task for ever: the shard that keeps it and its sequence number there.
+///
+/// Printed and parsed as `3-1842`; a string of that form in JSON, a number in binary codecs.
+/// Ids of one shard go up with each submission; numbers may be skipped but are never used again,
+/// not after a crash and not after a restore.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(u64);
+
+impl TaskId {
+    pub(crate) fn new(shard: ShardId, sequence: u64) -> Self {
+        debug_assert!(sequence <= SEQUENCE_MAX, "a sequence number has 48 bits");
+        TaskId(u64::from(shard.0) << SEQUENCE_BITS | sequence)
+    }
+
+    /// The shard that keeps this task.
+    #[must_use]
+    pub fn shard(self) -> ShardId {
+        ShardId((self.0 >> SEQUENCE_BITS) as u16)
+    }
+
+    /// The task's number within its shard, from 1.
+    #[must_use]
+    pub fn sequence(self) -> u64 {
+        self.0 & SEQUENCE_MAX
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.shard(), self.sequence())
+    }
+}
+
+impl fmt::Debug for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text isn't a task id: one looks like `3-1842`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a task id; one looks like 3-1842")]
+pub struct ParseTaskIdError;
+
+impl FromStr for TaskId {
+    type Err = ParseTaskIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        let (shard, sequence) = text.split_once('-').ok_or(ParseTaskIdError)?;
+        if !digits(shard) || !digits(sequence) {
+            return Err(ParseTaskIdError);
+        }
+        let shard = shard.parse::<u16>().map_err(|_| ParseTaskIdError)?;
+        let sequence = sequence.parse::<u64>().map_err(|_| ParseTaskIdError)?;
+        if shard > ShardId::MAX.0 || sequence > SEQUENCE_MAX {
+            return Err(ParseTaskIdError);
+        }
+        Ok(TaskId::new(ShardId(shard), sequence))
+    }
+}
+
+impl Serialize for TaskId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_u64(self.0)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TaskId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        } else {
+            let bits = u64::deserialize(deserializer)?;
+            if bits >> 63 != 0 {
+                return Err(D::Error::custom(ParseTaskIdError));
+            }
+            Ok(TaskId(bits))
+        }
+    }
+}
+
+/// One word for where a task is, with the Python package's numbers for the first six.
+///
+/// It is a view of two things that are kept apart: how execution ended ([`Outcome`]) and what
+/// became of the notification ([`Delivery`]). A failed task whose callback was called shows
+/// `Callbacked`; its outcome still says `Failed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum TaskStatus {
+    /// Submitted; waits for its time, its turn or its next attempt.
+    NotStarted = 1,
+    /// An attempt is claimed: it runs or waits in a worker.
+    Running = 2,
+    /// Ended well, and nobody has been notified (yet).
+    Finished = 3,
+    /// Ended badly for good, and nobody has been notified (yet).
+    Failed = 4,
+    /// Ended, and every target of the result has it.
+    Callbacked = 5,
+    /// Ended, and the result is on its way to its targets.
+    Callbacking = 6,
+    /// Cancelled before it ended.
+    Cancelled = 7,
+    /// Not started before its time ran out.
+    Expired = 8,
+}
+
+impl TaskStatus {
+    /// Every status, in the order of their numbers.
+    pub const ALL: [TaskStatus; 8] = [
+        TaskStatus::NotStarted,
+        TaskStatus::Running,
+        TaskStatus::Finished,
+        TaskStatus::Failed,
+        TaskStatus::Callbacked,
+        TaskStatus::Callbacking,
+        TaskStatus::Cancelled,
+        TaskStatus::Expired,
+    ];
+
+    /// The number: 1 to 6 as in the Python package, our own from 7.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The status with this number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        TaskStatus::ALL.into_iter().find(|status| status.code() == code)
+    }
+
+    /// Whether the task's execution is over.
+    #[must_use]
+    pub const fn is_ended(self) -> bool {
+        !matches!(self, TaskStatus::NotStarted | TaskStatus::Running)
+    }
+}
+
+impl fmt::Display for TaskStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TaskStatus::NotStarted => "not_started",
+            TaskStatus::Running => "running",
+            TaskStatus::Finished => "finished",
+            TaskStatus::Failed => "failed",
+            TaskStatus::Callbacked => "callbacked",
+            TaskStatus::Callbacking => "callbacking",
+            TaskStatus::Cancelled => "cancelled",
+            TaskStatus::Expired => "expired",
+        })
+    }
+}
+
+/// How a task's execution ended. Never overwritten by what happens to the callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It returned a value.
+    Finished,
+    /// It failed for good: no attempt is left, or the failure was fatal.
+    Failed,
+    /// It was cancelled.
+    Cancelled,
+    /// Its time ran out before it started.
+    Expired,
+}
+
+/// What became of the notification of a task's end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// Nobody asked for the result, or the task hasn't ended.
+    None,
+    /// Someone asked for it; it waits for its turn.
+    Pending,
+    /// It is on its way.
+    Callbacking,
+    /// Every target has it.
+    Callbacked,
+    /// At least one target will never get it, and why.
+    Dead(DeadReason),
+}
+
+/// Why a result will never reach one of its targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum DeadReason {
+    /// The target lived in memory, and its process or mailbox is gone.
+    SubscriberGone = 1,
+    /// The target was too slow: its window and its backlog were full.
+    SubscriberFull = 2,
+    /// The target panicked.
+    SubscriberPanicked = 3,
+    /// A durable callback failed for good, or was cancelled.
+    CallbackFailed = 4,
+}
+
+impl DeadReason {
+    pub(crate) const fn code(self) -> u8 {
+        self as u8
+    }
+
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        [
+            DeadReason::SubscriberGone,
+            DeadReason::SubscriberFull,
+            DeadReason::SubscriberPanicked,
+            DeadReason::CallbackFailed,
+        ]
+        .into_iter()
+        .find(|reason| reason.code() == code)
+    }
+}
+
+/// What kind of failure ended an attempt or a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// The task returned an error.
+    Error = 1,
+    /// The task returned an error that must not be retried.
+    Fatal = 2,
+    /// The task panicked.
+    Panicked = 3,
+    /// The attempt took longer than its timeout.
+    TimedOut = 4,
+    /// The stored arguments don't decode; their bytes are kept.
+    Decode = 5,
+    /// The result could not be encoded.
+    Encode = 6,
+    /// The result is larger than the limit.
+    ResultTooLarge = 7,
+    /// The cached arguments are gone: the process ended, or an earlier attempt took them.
+    LostArguments = 8,
+    /// The process died during this task's attempts too often.
+    Crashed = 9,
+    /// The stored row's checksum doesn't match; the task never ran with it.
+    Corrupt = 10,
+}
+
+impl FailureKind {
+    pub(crate) const ALL: [FailureKind; 10] = [
+        FailureKind::Error,
+        FailureKind::Fatal,
+        FailureKind::Panicked,
+        FailureKind::TimedOut,
+        FailureKind::Decode,
+        FailureKind::Encode,
+        FailureKind::ResultTooLarge,
+        FailureKind::LostArguments,
+        FailureKind::Crashed,
+        FailureKind::Corrupt,
+    ];
+
+    pub(crate) const fn code(self) -> u8 {
+        self as u8
+    }
+
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        FailureKind::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+
+    /// Whether another attempt could end better.
+    #[must_use]
+    pub const fn is_retryable(self) -> bool {
+        matches!(self, FailureKind::Error | FailureKind::Panicked | FailureKind::TimedOut)
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FailureKind::Error => "error",
+            FailureKind::Fatal => "fatal error",
+            FailureKind::Panicked => "panicked",
+            FailureKind::TimedOut => "timed out",
+            FailureKind::Decode => "arguments do not decode",
+            FailureKind::Encode => "result does not encode",
+            FailureKind::ResultTooLarge => "result too large",
+            FailureKind::LostArguments => "cached arguments lost",
+            FailureKind::Crashed => "crashed the process",
+            FailureKind::Corrupt => "stored row is corrupt",
+        })
+    }
+}
+
+/// Why an attempt or a task failed: the kind, and what the task itself said.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TaskFailure {
+    /// What kind of failure it was.
+    pub kind: FailureKind,
+    /// The error's text with its causes, or the panic's message and place; at most 4 KiB.
+    pub message: String,
+}
+
+/// The longest error text that is kept, in bytes.
+const MESSAGE_MAX: usize = 4096;
+
+impl TaskFailure {
+    /// Makes a failure; the message is cut at 4 KiB.
+    #[must_use]
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if message.len() > MESSAGE_MAX {
+            let cut = (0..=MESSAGE_MAX).rev().find(|at| message.is_char_boundary(*at));
+            message.truncate(cut.unwrap_or(0));
+        }
+        TaskFailure { kind, message }
+    }
+}
+
+impl fmt::Display for TaskFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.message.is_empty() {
+            self.kind.fmt(f)
+        } else {
+            write!(f, "{}: {}", self.kind, self.message)
+        }
+    }
+}
+
+/// Encoded bytes and the codec that reads them. Its Debug output shows the length only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// Which codec wrote the bytes.
+    pub codec: Codec,
+    /// The bytes.
+    pub bytes: Arc<[u8]>,
+}
+
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}({} bytes)", self.codec, self.bytes.len())
+    }
+}
+
+/// The three counters of a task's attempts, never mixed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Goes up at each claim, never down: the fence of everything that an attempt writes.
+    pub claim_no: u32,
+    /// Errors, panics and timeouts: what `max_attempts` limits.
+    pub failures: u32,
+    /// How often the process died while the task was claimed.
+    pub crashes: u32,
+}
+
+/// How often and how fast a failing task is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// How many failures end the task, from 1.
+    pub max_attempts: u32,
+    /// The upper bound of the first pause; it doubles with each failure.
+    pub backoff_min: Duration,
+    /// The longest pause.
+    pub backoff_max: Duration,
+}
+
+/// A task as it is stored, read at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TaskRecord {
+    /// The task's id.
+    pub id: TaskId,
+    /// The name of its definition.
+    pub name: Arc<str>,
+    /// The one-word view of outcome and delivery.
+    pub status: TaskStatus,
+    /// How execution ended, if it did.
+    pub outcome: Option<Outcome>,
+    /// What became of the notification.
+    pub delivery: Delivery,
+    /// Higher first.
+    pub priority: i16,
+    /// Claims, failures and crashes.
+    pub counters: Counters,
+    /// When it was submitted.
+    pub submitted_at: Timestamp,
+    /// Before when it won't start, if it waits for a time.
+    pub due_at: Option<Timestamp>,
+    /// When its latest attempt was claimed.
+    pub started_at: Option<Timestamp>,
+    /// When execution ended.
+    pub ended_at: Option<Timestamp>,
+    /// The task whose end this durable callback reports.
+    pub parent: Option<TaskId>,
+    /// The arguments; absent while they are cached in memory only, and for callbacks.
+    pub payload: Option<Encoded>,
+    /// What the task returned.
+    pub output: Option<Encoded>,
+    /// The latest failure.
+    pub error: Option<TaskFailure>,
+}

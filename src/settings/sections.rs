@@ -1,0 +1,250 @@
+//! The sections of the settings and their keys.
+//!
+//! Defaults and reasons are in `settings/default.toml`, ranges in `keys.rs`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Settings, units};
+
+/// When a committed task survives what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Durability {
+    /// A committed task survives a crash of the process, of the system and a power cut.
+    #[default]
+    Full,
+    /// A committed task survives a crash of the process; a power cut or a crash of the system may
+    /// lose the latest ones. The files stay intact.
+    Normal,
+}
+
+/// Where the tasks are kept, and how safely.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Storage {
+    /// The queue's directory. One process owns it; its parent must exist.
+    pub dir: PathBuf,
+    /// What a committed task survives.
+    pub durability: Durability,
+    /// Whether the directory may be on a network file system, where locks and syncs can lie.
+    pub allow_network_filesystem: bool,
+    /// Whether each file is checked at the first open after an unclean end.
+    pub quick_check: bool,
+    /// How large a shard's write-ahead log grows before it is folded back: 1 MiB to 16 GiB,
+    /// in bytes.
+    #[serde(with = "units::bytes")]
+    pub wal_limit: u64,
+    /// The page cache of each shard: 1 MiB to 64 GiB, in bytes.
+    #[serde(with = "units::bytes")]
+    pub cache: u64,
+    /// How long a shard waits for a file that another connection holds: 1 ms to 10 min.
+    #[serde(with = "units::duration")]
+    pub busy_timeout: Duration,
+}
+
+/// How many files the tasks are spread over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Shards {
+    /// The number of files, 1 to 64. Files that exist are used even if they are more.
+    pub count: usize,
+}
+
+/// Who runs the tasks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Workers {
+    /// The number of workers, 1 to 256; `None` (`"auto"` in files) is one per core.
+    #[serde(with = "worker_count")]
+    pub count: Option<usize>,
+    /// How many async tasks a worker runs at a time, 1 to 4,096.
+    pub concurrency: usize,
+    /// How many tasks may be claimed ahead for a worker whose slots are taken, 0 to 8,192.
+    pub prefetch: usize,
+    /// How many blocking tasks run at a time, each on a thread of its own: 1 to 512.
+    pub blocking_threads: usize,
+}
+
+/// What tasks get that don't say otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Tasks {
+    /// How many failures end a task, 1 to 1,000.
+    pub max_attempts: u32,
+    /// How many deaths of the process during its attempts end a task, 1 to 100.
+    pub max_crashes: u32,
+    /// How long an attempt may take: 1 ms to 365 days; `None` (`"none"`) is without limit.
+    #[serde(with = "units::duration_or_none")]
+    pub timeout: Option<Duration>,
+    /// The upper bound of the pause after the first failure: 1 ms to 365 days, at most
+    /// `backoff_max`. It doubles with each failure.
+    #[serde(with = "units::duration")]
+    pub backoff_min: Duration,
+    /// The longest pause between attempts: 1 ms to 365 days.
+    #[serde(with = "units::duration")]
+    pub backoff_max: Duration,
+    /// For how long a task must wait to overtake one of the next higher priority: up to 365
+    /// days. Zero makes priority strict.
+    #[serde(with = "units::duration")]
+    pub ageing_per_level: Duration,
+}
+
+/// What one submission may take, and what is kept in memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The largest encoded arguments: 1 B to 512 MiB, in bytes.
+    #[serde(with = "units::bytes_in_memory")]
+    pub payload: usize,
+    /// The largest encoded result: 1 B to 512 MiB, in bytes.
+    #[serde(with = "units::bytes_in_memory")]
+    pub result: usize,
+    /// The most tasks in one `submit_all`: 1 to 1,000,000, at most `pending_submissions`.
+    pub bulk: usize,
+    /// The most submissions that wait for their commit: 1 to 16,777,216.
+    pub pending_submissions: usize,
+    /// How many ready tasks each shard keeps in memory: 1 to 1,048,576.
+    pub window: usize,
+    /// How many tasks' cached arguments are kept: 1 to 1,000,000,000.
+    pub cached_arguments: usize,
+    /// The most writes in one transaction: 1 to 65,536.
+    pub batch: usize,
+}
+
+/// How results travel to mailboxes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Delivery {
+    /// How many sends to one mailbox are awaited at a time: 1 to 1,048,576.
+    pub window: usize,
+    /// How many results are kept for one mailbox whose window is full: 0 to 16,777,216.
+    pub backlog: usize,
+    /// How many results each shard has on their way: 1 to 1,048,576.
+    pub in_flight: usize,
+}
+
+/// How long the records of ended tasks are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Retention {
+    /// For tasks whose notification is over, or that needed none: 0 to 3,650 days.
+    #[serde(with = "units::duration")]
+    pub results: Duration,
+    /// For dead deliveries and tasks that failed for good: 0 to 3,650 days.
+    #[serde(with = "units::duration")]
+    pub dead: Duration,
+    /// How often old records are looked for: 1 s to 7 days.
+    #[serde(with = "units::duration")]
+    pub sweep: Duration,
+}
+
+/// What happens when an actor panics.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Supervision {
+    /// How many panics `within` are answered by a fresh actor: 0 to 1,000. One more
+    /// quarantines the shard.
+    pub restarts: u32,
+    /// The time in which `restarts` are counted: 1 ms to 1 day.
+    #[serde(with = "units::duration")]
+    pub within: Duration,
+    /// The pause before the first restart: 0 to 1 day, at most `backoff_max`. It doubles.
+    #[serde(with = "units::duration")]
+    pub backoff_min: Duration,
+    /// The longest pause before a restart: 0 to 1 day.
+    #[serde(with = "units::duration")]
+    pub backoff_max: Duration,
+    /// How often a quarantined shard is tried again: 1 ms to 1 day.
+    #[serde(with = "units::duration")]
+    pub probe: Duration,
+}
+
+/// How the queue ends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Shutdown {
+    /// How long running attempts may take to end by themselves: 0 to 1 day.
+    #[serde(with = "units::duration")]
+    pub deadline: Duration,
+}
+
+/// Takes each section's defaults from `settings/default.toml`.
+macro_rules! default_sections {
+    ($($section:ident: $field:ident),* $(,)?) => {
+        $(
+            impl Default for $section {
+                fn default() -> Self {
+                    Settings::default().$field
+                }
+            }
+        )*
+    };
+}
+
+default_sections! {
+    Storage: storage,
+    Shards: shards,
+    Workers: workers,
+    Tasks: tasks,
+    Limits: limits,
+    Delivery: delivery,
+    Retention: retention,
+    Supervision: supervision,
+    Shutdown: shutdown,
+}
+
+/// `count` of the workers: `"auto"` or a number.
+mod worker_count {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Count {
+        Fixed(usize),
+        Word(String),
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        count: &Option<usize>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        count.map_or_else(|| Count::Word(super::AUTO.to_owned()), Count::Fixed).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<usize>, D::Error> {
+        match Count::deserialize(from)? {
+            Count::Fixed(count) => Ok(Some(count)),
+            Count::Word(word) if word == super::AUTO => Ok(None),
+            Count::Word(_) => Err(D::Error::custom("a number of workers is a number or auto")),
+        }
+    }
+}
+
+/// How a number of workers that follows the machine is written.
+pub(super) const AUTO: &str = "auto";
+
+impl Workers {
+    /// How many workers there are: [`Workers::count`], or one per core of this machine, at most
+    /// 256.
+    #[must_use]
+    pub fn resolved_count(&self) -> usize {
+        self.count.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, |cores| cores.get().min(256))
+        })
+    }
+}

@@ -1,0 +1,143 @@
+//! Deliveries: from an end that someone waits for to the last target that has it.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::row;
+use super::sqlite::SqliteStore;
+use super::work::Work;
+use crate::lifecycle::{self, State};
+use crate::record::{DeadReason, Delivery, TaskStatus};
+
+/// The one delivery of a task ended well: the common case. Served by the primary key.
+const CALLBACKED: &str = "
+    update task
+       set delivery = 5, live = 0, delivery_left = 0
+     where id = ?1 and claim_no = ?2 and delivery = 6 and delivery_left = 1
+       and delivery_error is null";
+
+/// Served by the primary key.
+const OPEN_DELIVERY: &str = "
+    select state, delivery, delivery_left, delivery_error, claim_no, volatile
+      from task
+     where id = ?1 and delivery in (1, 6)";
+
+/// Served by the primary key.
+const CLOSE_ONE: &str = "
+    update task
+       set delivery = ?2, delivery_left = ?3, delivery_error = ?4, volatile = ?5,
+           live = (?3 > 0)
+     where id = ?1";
+
+/// Results that wait for credits, oldest task first. Served by task_live.
+const WAITING: &str = concat!(
+    "select ",
+    row::record_columns!(),
+    " from task where live = 1 and delivery = 1 order by id limit ?1"
+);
+
+/// Served by the primary key.
+const SEND: &str = "update task set delivery = 6 where id = ?1 and delivery = 1";
+
+impl Work<'_> {
+    /// Writes the ends of deliveries to targets in memory.
+    pub(super) fn end_deliveries(&mut self) -> rusqlite::Result<()> {
+        for end in &self.batch.deliveries {
+            let sequence = end.id.sequence();
+            if end.dead.is_none() {
+                let mut update = self.connection().prepare_cached(CALLBACKED)?;
+                if update.execute(params![sequence as i64, end.claim_no])? == 1 {
+                    self.changes.tally.remove(TaskStatus::Callbacking);
+                    self.changes.tally.add(TaskStatus::Callbacked);
+                    continue;
+                }
+            }
+            self.close_one(sequence, Some(end.claim_no), end.dead)?;
+        }
+        Ok(())
+    }
+
+    /// Closes one of a task's open deliveries: that to memory if `claim_no` is given, else that of
+    /// a durable callback.
+    pub(super) fn close_one(
+        &mut self,
+        sequence: u64,
+        claim_no: Option<u32>,
+        dead: Option<DeadReason>,
+    ) -> rusqlite::Result<()> {
+        let Some(open) = self.store.open_delivery_of(sequence)? else { return Ok(()) };
+        let in_memory = claim_no.is_some();
+        if claim_no.is_some_and(|claim_no| claim_no != open.claim_no || !open.volatile) {
+            return Ok(());
+        }
+        let error = open.error.or(dead);
+        let left = open.left - 1;
+        let after = match (left, error) {
+            (0, None) => Delivery::Callbacked,
+            (0, Some(reason)) => Delivery::Dead(reason),
+            _ => open.delivery.clone(),
+        };
+        self.connection().prepare_cached(CLOSE_ONE)?.execute(params![
+            sequence as i64,
+            lifecycle::delivery_code(&after),
+            left,
+            error.map(DeadReason::code),
+            open.volatile && !in_memory,
+        ])?;
+        self.changes.tally.remove(lifecycle::status(open.state, &open.delivery));
+        self.changes.tally.add(lifecycle::status(open.state, &after));
+        Ok(())
+    }
+
+    /// Sends results that waited for credits, as far as they go now.
+    pub(super) fn deliver_waiting(&mut self) -> rusqlite::Result<()> {
+        let undelivered = self.store.undelivered.saturating_add_signed(self.changes.undelivered);
+        if self.credits == 0 || undelivered == 0 {
+            return Ok(());
+        }
+        let mut waiting = self.connection().prepare_cached(WAITING)?;
+        let rows = waiting.query_map([self.credits], |row| row::record(self.store, row))?;
+        let mut records = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut send = self.connection().prepare_cached(SEND)?;
+        for record in &mut records {
+            send.execute([record.id.sequence() as i64])?;
+            self.changes.tally.remove(record.status);
+            self.changes.tally.add(TaskStatus::Callbacking);
+            self.changes.undelivered -= 1;
+            record.status = TaskStatus::Callbacking;
+            record.delivery = Delivery::Callbacking;
+        }
+        self.credits -= records.len();
+        self.result.deliver = records;
+        Ok(())
+    }
+}
+
+/// A task whose notification is under way.
+pub(super) struct OpenDelivery {
+    pub(super) state: State,
+    pub(super) delivery: Delivery,
+    pub(super) left: u32,
+    pub(super) error: Option<DeadReason>,
+    pub(super) claim_no: u32,
+    /// Whether one of the open deliveries is that to targets in memory.
+    pub(super) volatile: bool,
+}
+
+impl SqliteStore {
+    fn open_delivery_of(&self, sequence: u64) -> rusqlite::Result<Option<OpenDelivery>> {
+        let mut select = self.connection.prepare_cached(OPEN_DELIVERY)?;
+        select
+            .query_row([sequence as i64], |row| {
+                let error: Option<u8> = row.get(3)?;
+                Ok(OpenDelivery {
+                    state: row::state(row.get(0)?),
+                    delivery: row::delivery(row.get(1)?, None),
+                    left: row.get(2)?,
+                    error: error.and_then(DeadReason::from_code),
+                    claim_no: row.get(4)?,
+                    volatile: row.get(5)?,
+                })
+            })
+            .optional()
+    }
+}

@@ -1,0 +1,338 @@
+//! Where tasks are kept: the boundary, and its implementation over SQLite.
+//!
+//! A ShardActor talks to its store through [`ShardStore`]: whole transitions in batches, no SQL and
+//! no connection. This directory is the only place that names the database library.
+
+mod backup;
+mod ballast;
+mod cancel;
+mod check;
+mod claim;
+mod configure;
+mod delivery;
+mod directory;
+mod fault;
+mod files;
+mod lock;
+mod maintain;
+mod manifest;
+mod migrate;
+mod open;
+mod read;
+mod recover;
+mod row;
+mod settle;
+mod sqlite;
+mod submit;
+mod window;
+mod work;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use backup::{BackupTarget, restore};
+pub(crate) use directory::{Directory, DirectoryOptions, shard_file};
+pub(crate) use open::{OpenKind, OpenOptions, open_shard};
+pub(crate) use sqlite::{SqliteStore, StoreOptions, open_store};
+
+use crate::clock::Timestamp;
+use crate::codec::Codec;
+use crate::error::StoreError;
+use crate::lifecycle::Transition;
+use crate::record::{
+    Counters, DeadReason, Encoded, TaskId, TaskRecord, TaskStatus,
+};
+
+/// What a submission may override of its definition's options.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Overrides {
+    pub(crate) max_attempts: Option<u32>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) backoff: Option<(Duration, Duration)>,
+}
+
+/// A task to store. Everything in it has been checked.
+#[derive(Clone, Debug)]
+pub(crate) struct NewTask {
+    /// The id of an earlier submission whose outcome is unknown; storing it twice is once.
+    pub(crate) id: Option<TaskId>,
+    /// The index of its definition in the registry.
+    pub(crate) definition: usize,
+    pub(crate) codec: Codec,
+    /// The arguments; `None` if they are cached in memory only.
+    pub(crate) payload: Option<Arc<[u8]>>,
+    pub(crate) priority: i16,
+    /// Not before this time; `None` is now.
+    pub(crate) due_at: Option<Timestamp>,
+    /// Whether a target of the result lives in memory only.
+    pub(crate) volatile: bool,
+    /// Durable callbacks to insert when the task ends.
+    pub(crate) callbacks: Option<Arc<[Arc<str>]>>,
+    pub(crate) overrides: Overrides,
+}
+
+/// An attempt's end to store. Written only if the row still belongs to this claim.
+#[derive(Clone, Debug)]
+pub(crate) struct Settlement {
+    pub(crate) id: TaskId,
+    pub(crate) claim_no: u32,
+    pub(crate) definition: usize,
+    pub(crate) priority: i16,
+    pub(crate) transition: Transition,
+    pub(crate) output: Option<Arc<[u8]>>,
+    pub(crate) started_at: Timestamp,
+    pub(crate) ended_at: Timestamp,
+    /// Whether a target in memory waits for the result, should execution be over.
+    pub(crate) notify: bool,
+    /// Durable callbacks of the submission.
+    pub(crate) callbacks: Option<Arc<[Arc<str>]>>,
+    /// The task whose end this callback reported.
+    pub(crate) parent: Option<TaskId>,
+}
+
+/// The end of a delivery to targets in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DeliveryEnd {
+    pub(crate) id: TaskId,
+    pub(crate) claim_no: u32,
+    /// Why one of the targets will never have it.
+    pub(crate) dead: Option<DeadReason>,
+}
+
+/// How many tasks a batch may claim, and of which kind.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ClaimBudget {
+    /// Free worker slots: any task.
+    pub(crate) slots: usize,
+    /// Places behind busy slots: only definitions that are known to be quick.
+    pub(crate) prefetch: usize,
+    /// Which definitions are quick, by index; a missing entry isn't.
+    pub(crate) quick: Vec<bool>,
+    /// Claim one suspect and nothing else.
+    pub(crate) suspect: bool,
+}
+
+/// Everything that one transaction does. Answers come item by item, in the same order.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) now: Timestamp,
+    pub(crate) settlements: Vec<Settlement>,
+    pub(crate) deliveries: Vec<DeliveryEnd>,
+    pub(crate) cancellations: Vec<TaskId>,
+    /// Which definitions have subscriptions in memory, by index; a missing entry hasn't.
+    pub(crate) watched: Vec<bool>,
+    pub(crate) redrives: Vec<TaskId>,
+    pub(crate) submissions: Vec<NewTask>,
+    pub(crate) claim: ClaimBudget,
+    /// How many results may be sent to targets in memory.
+    pub(crate) deliver: usize,
+}
+
+impl Batch {
+    /// How many items there are, the claim budget aside.
+    pub(crate) fn items(&self) -> usize {
+        self.settlements.len()
+            + self.deliveries.len()
+            + self.cancellations.len()
+            + self.redrives.len()
+            + self.submissions.len()
+    }
+}
+
+/// The answer to a settlement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// Written. `deliver` says that the result is to be sent to the targets in memory now.
+    Recorded { deliver: bool },
+    /// The row belongs to another claim, or is gone: nothing was written.
+    Stale,
+}
+
+/// What cancelling a task did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CancelOutcome {
+    /// The task hadn't started; it never will. Its end is notified.
+    Removed,
+    /// The task runs: its token is set. A task that ends well in spite of it is finished.
+    Requested,
+    /// The task was over already, with this status.
+    AlreadyFinished(TaskStatus),
+    /// There is no such task, or its record has been removed.
+    NotFound,
+}
+
+/// What redriving a task did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RedriveOutcome {
+    /// It is ready again, with no failures and no crashes counted.
+    Redriven,
+    /// It hasn't ended, ended well, or its notification is still under way.
+    NotDead(TaskStatus),
+    /// There is no such task, or its record has been removed.
+    NotFound,
+}
+
+/// What a claimed task starts from.
+#[derive(Clone, Debug)]
+pub(crate) enum ClaimInput {
+    Encoded(Encoded),
+    /// In memory, if it still is.
+    Cached,
+    /// The end of another task; `None` if its record is gone.
+    Parent(Option<Box<TaskRecord>>),
+    /// The row's checksum doesn't match its contents.
+    Corrupt,
+}
+
+/// A task that now belongs to this process, committed.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub(crate) id: TaskId,
+    pub(crate) definition: usize,
+    pub(crate) counters: Counters,
+    pub(crate) priority: i16,
+    pub(crate) codec: Codec,
+    pub(crate) submitted_at: Timestamp,
+    pub(crate) input: ClaimInput,
+    pub(crate) overrides: Overrides,
+    pub(crate) callbacks: Option<Arc<[Arc<str>]>>,
+    pub(crate) volatile: bool,
+    pub(crate) parent: Option<TaskId>,
+    /// Whether it was claimed against a place behind a slot.
+    pub(crate) prefetched: bool,
+}
+
+/// What a batch did.
+#[derive(Debug, Default)]
+pub(crate) struct BatchResult {
+    pub(crate) settled: Vec<Settled>,
+    pub(crate) cancelled: Vec<CancelOutcome>,
+    pub(crate) redriven: Vec<RedriveOutcome>,
+    pub(crate) submitted: Vec<Result<TaskId, StoreError>>,
+    pub(crate) claims: Vec<Claim>,
+    /// Results that waited for their turn and are to be sent to targets in memory now.
+    pub(crate) deliver: Vec<TaskRecord>,
+}
+
+/// What a store says about itself between batches, without reading anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outlook {
+    /// How many rows may run now, as far as the store knows without looking.
+    pub(crate) ready: usize,
+    /// Whether there may be more of them on disk.
+    pub(crate) more: bool,
+    /// Whether a suspect may run now.
+    pub(crate) suspects: bool,
+    /// When the next waiting row becomes ready.
+    pub(crate) next_due: Option<Timestamp>,
+    /// Whether results wait for delivery credits.
+    pub(crate) undelivered: bool,
+}
+
+/// Why a batch as a whole failed.
+#[derive(Debug)]
+pub(crate) enum BatchError {
+    /// Nothing of it was stored.
+    Refused(StoreError),
+    /// The commit failed: the submissions have these ids if they were stored. The store must be
+    /// reopened before it is used again.
+    Unknown { ids: Vec<TaskId>, source: StoreError },
+}
+
+/// What a lookup found.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    Found(Box<TaskRecord>),
+    /// It existed, or its number was skipped; no record is kept.
+    Gone,
+    /// The number was never given out.
+    Never,
+}
+
+/// Which tasks a list shows, and from where on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ListFilter {
+    pub(crate) status: Option<TaskStatus>,
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) after: u64,
+    pub(crate) limit: usize,
+}
+
+/// A page of a list; `next` continues it.
+#[derive(Debug, Default)]
+pub(crate) struct ListPage {
+    pub(crate) tasks: Vec<TaskRecord>,
+    pub(crate) next: Option<u64>,
+}
+
+/// What maintenance did, and when it wants to be called again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Maintained {
+    pub(crate) purged: usize,
+    pub(crate) again_at: Option<Timestamp>,
+}
+
+/// What recovery found at the start of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Recovered {
+    /// Running tasks that are ready again.
+    pub(crate) restarted: u64,
+    /// Running tasks that reached the limit of crashes.
+    pub(crate) failed: u64,
+    /// Deliveries to durable callbacks that go on.
+    pub(crate) callbacks: u64,
+    /// Deliveries to targets in memory that are dead.
+    pub(crate) subscribers_gone: u64,
+    /// Tasks whose name isn't registered in this process; they wait.
+    pub(crate) unregistered: u64,
+}
+
+/// What lives in memory about a shard's rows, for a store that is opened again.
+pub(crate) trait Memory {
+    /// Whether this attempt is in progress or its end is yet to be confirmed.
+    fn attempt_lives(&self, id: TaskId, claim_no: u32) -> bool;
+    /// Whether the task's result is on its way to targets in memory.
+    fn delivery_lives(&self, id: TaskId) -> bool;
+}
+
+/// One shard's storage.
+///
+/// Methods are called one at a time by the ShardActor that owns the store. They are async for
+/// stores across a network; this crate's own never waits.
+pub(crate) trait ShardStore: Unpin + 'static {
+    /// Stores a batch in one go: all of it is durable when this returns, or none of it.
+    fn apply(
+        &mut self,
+        batch: &Batch,
+    ) -> impl Future<Output = Result<BatchResult, BatchError>>;
+
+    /// Reads one task.
+    fn get(&mut self, id: TaskId) -> impl Future<Output = Result<Lookup, StoreError>>;
+
+    /// Reads a page of tasks in order of their ids; looks at a bounded number of rows.
+    fn list(&mut self, filter: &ListFilter) -> impl Future<Output = Result<ListPage, StoreError>>;
+
+    /// How many tasks have each status.
+    fn counts(&mut self) -> impl Future<Output = Result<Vec<(TaskStatus, u64)>, StoreError>>;
+
+    /// Removes a bounded number of records whose time is over.
+    fn maintain(&mut self, now: Timestamp) -> impl Future<Output = Result<Maintained, StoreError>>;
+
+    /// Copies the shard to `file` while it is in use.
+    fn backup(
+        &mut self,
+        file: &std::path::Path,
+    ) -> impl Future<Output = Result<(), StoreError>>;
+
+    /// What there is to do, without looking at the disk.
+    fn outlook(&self) -> Outlook;
+
+    /// Ends cleanly.
+    fn close(self) -> impl Future<Output = Result<(), StoreError>>;
+}
+
+
+
+

@@ -1,0 +1,231 @@
+//! Writing attempts' ends, with the callbacks that they cause.
+
+use std::sync::Arc;
+
+use rusqlite::params;
+
+use super::sqlite::Arrival;
+use super::work::{Work, is_constraint};
+use super::{Settled, Settlement};
+use crate::clock::Timestamp;
+use crate::lifecycle::{Next, State};
+use crate::record::{DeadReason, Delivery, Outcome, TaskId, TaskStatus};
+
+/// Records a success if the row is still ours. Served by the primary key.
+const FINISH: &str = "
+    update task
+       set state = 3, live = ?4, delivery = ?5, delivery_left = ?6, volatile = ?7,
+           started_at = ?8, ended_at = ?9, output = ?10
+     where id = ?1 and state = 2 and claim_no = ?2 and epoch = ?3";
+
+/// Records an end without success if the row is still ours. Served by the primary key.
+const END: &str = "
+    update task
+       set state = ?11, live = ?4, delivery = ?5, delivery_left = ?6, volatile = ?7,
+           started_at = ?8, ended_at = ?9, failures = ?10, crashes = ?12,
+           error_kind = coalesce(?13, error_kind), error = coalesce(?14, error)
+     where id = ?1 and state = 2 and claim_no = ?2 and epoch = ?3";
+
+/// Lets a row run again, now or later, if it is still ours. Served by the primary key.
+const AGAIN: &str = "
+    update task
+       set state = ?4, live = 0, due_at = ?5, rank = ?6, failures = ?7, crashes = ?8,
+           error_kind = coalesce(?9, error_kind), error = coalesce(?10, error)
+     where id = ?1 and state = 2 and claim_no = ?2 and epoch = ?3";
+
+/// How a task's end is to be notified.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening {
+    pub(super) delivery: u8,
+    pub(super) left: usize,
+    /// Whether the result goes to targets in memory at once.
+    pub(super) deliver: bool,
+}
+
+/// Whose end it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended<'a> {
+    pub(super) sequence: u64,
+    pub(super) definition: Option<usize>,
+    pub(super) priority: i16,
+    pub(super) callbacks: Option<&'a Arc<[Arc<str>]>>,
+    pub(super) parent: Option<TaskId>,
+    pub(super) outcome: Outcome,
+}
+
+impl Work<'_> {
+    pub(super) fn settle_all(&mut self) -> rusqlite::Result<()> {
+        for settlement in &self.batch.settlements {
+            let settled = match self.settle_row(settlement, Some(settlement.definition)) {
+                Err(fault) if is_constraint(&fault) => {
+                    let id = settlement.id;
+                    tracing::error!(task = %id, %fault, "an attempt's end breaks a constraint");
+                    Settled::Stale
+                }
+                other => other?,
+            };
+            self.result.settled.push(settled);
+        }
+        Ok(())
+    }
+
+    /// Writes one attempt's end; `definition` is `None` if its name isn't registered here.
+    pub(super) fn settle_row(
+        &mut self,
+        settlement: &Settlement,
+        definition: Option<usize>,
+    ) -> rusqlite::Result<Settled> {
+        match settlement.transition.next {
+            Next::Ended(outcome) => self.settle_end(settlement, definition, outcome),
+            Next::Again { at } => self.settle_again(settlement, definition, at),
+        }
+    }
+
+    fn settle_end(
+        &mut self,
+        settlement: &Settlement,
+        definition: Option<usize>,
+        outcome: Outcome,
+    ) -> rusqlite::Result<Settled> {
+        let ended = Ended {
+            sequence: settlement.id.sequence(),
+            definition,
+            priority: settlement.priority,
+            callbacks: settlement.callbacks.as_ref(),
+            parent: settlement.parent,
+            outcome,
+        };
+        let opening = self.open_delivery(&ended, settlement.notify);
+        let live = opening.left > 0;
+        let started_at = settlement.started_at.as_micros();
+        let ended_at = settlement.ended_at.as_micros();
+        let id = ended.sequence as i64;
+        let epoch = self.store.epoch as i64;
+        let changed = if outcome == Outcome::Finished {
+            self.connection().prepare_cached(FINISH)?.execute(params![
+                id,
+                settlement.claim_no,
+                epoch,
+                live,
+                opening.delivery,
+                opening.left,
+                settlement.notify,
+                started_at,
+                ended_at,
+                settlement.output.as_deref(),
+            ])?
+        } else {
+            let transition = &settlement.transition;
+            self.connection().prepare_cached(END)?.execute(params![
+                id,
+                settlement.claim_no,
+                epoch,
+                live,
+                opening.delivery,
+                opening.left,
+                settlement.notify,
+                started_at,
+                ended_at,
+                transition.counters.failures,
+                State::Ended(outcome).code(),
+                transition.counters.crashes,
+                transition.failure.as_ref().map(|failure| failure.kind.code()),
+                transition.failure.as_ref().map(|failure| failure.message.as_str()),
+            ])?
+        };
+        if changed == 0 {
+            return Ok(Settled::Stale);
+        }
+        self.changes.tally.remove(TaskStatus::Running);
+        self.announce(&ended, opening)?;
+        Ok(Settled::Recorded { deliver: opening.deliver })
+    }
+
+    fn settle_again(
+        &mut self,
+        settlement: &Settlement,
+        definition: Option<usize>,
+        at: Timestamp,
+    ) -> rusqlite::Result<Settled> {
+        let transition = &settlement.transition;
+        let sequence = settlement.id.sequence();
+        let later = at > self.now();
+        let due = if later { at } else { self.now() };
+        let place = self.place(due, settlement.priority, sequence);
+        let state = if later { State::Waiting } else { State::Ready };
+        let changed = self.connection().prepare_cached(AGAIN)?.execute(params![
+            sequence as i64,
+            settlement.claim_no,
+            self.store.epoch as i64,
+            state.code(),
+            later.then_some(at.as_micros()),
+            place.rank,
+            transition.counters.failures,
+            transition.counters.crashes,
+            transition.failure.as_ref().map(|failure| failure.kind.code()),
+            transition.failure.as_ref().map(|failure| failure.message.as_str()),
+        ])?;
+        if changed == 0 {
+            return Ok(Settled::Stale);
+        }
+        self.changes.tally.remove(TaskStatus::Running);
+        self.changes.tally.add(TaskStatus::NotStarted);
+        if later {
+            self.changes.wait_until(at);
+        } else {
+            let suspect_at = crate::lifecycle::suspect_at(self.store.options.max_crashes);
+            let suspect = transition.counters.crashes >= suspect_at;
+            self.changes.arrivals.push(Arrival { place, definition, suspect });
+        }
+        Ok(Settled::Recorded { deliver: false })
+    }
+
+    /// Decides how an end is notified: how many deliveries it opens, and whether one goes out now.
+    pub(super) fn open_delivery(&self, ended: &Ended<'_>, notify: bool) -> Opening {
+        let left = self.callbacks_of(ended).count() + usize::from(notify);
+        let deliver = notify && self.credits > 0;
+        let delivery = match (left, notify, deliver) {
+            (0, ..) => Delivery::None,
+            (_, true, false) => Delivery::Pending,
+            _ => Delivery::Callbacking,
+        };
+        Opening { delivery: crate::lifecycle::delivery_code(&delivery), left, deliver }
+    }
+
+    /// The durable callbacks of an end: the submission's, then the named subscribers of its
+    /// definition. The end of a callback itself has none.
+    fn callbacks_of<'e>(&'e self, ended: &'e Ended<'_>) -> impl Iterator<Item = &'e Arc<str>> {
+        let own = ended.callbacks.into_iter().flat_map(|names| names.iter());
+        let subscribers = ended
+            .definition
+            .filter(|_| ended.parent.is_none())
+            .and_then(|index| self.store.options.subscribers.get(index));
+        own.chain(subscribers.into_iter().flatten())
+    }
+
+    /// Counts a task's end, inserts its durable callbacks and tells its parent.
+    pub(super) fn announce(
+        &mut self,
+        ended: &Ended<'_>,
+        opening: Opening,
+    ) -> rusqlite::Result<()> {
+        let delivery = super::row::delivery(opening.delivery, None);
+        let state = State::Ended(ended.outcome);
+        self.changes.tally.add(crate::lifecycle::status(state, &delivery));
+        if opening.deliver {
+            self.credits -= 1;
+        } else if delivery == Delivery::Pending {
+            self.changes.undelivered += 1;
+        }
+        let names: Vec<Arc<str>> = self.callbacks_of(ended).cloned().collect();
+        for name in &names {
+            self.insert_callback(name, ended.sequence, ended.priority)?;
+        }
+        if let Some(parent) = ended.parent {
+            let well = ended.outcome == Outcome::Finished;
+            let dead = (!well).then_some(DeadReason::CallbackFailed);
+            self.close_one(parent.sequence(), None, dead)?;
+        }
+        Ok(())
+    }
+}

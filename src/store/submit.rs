@@ -1,0 +1,225 @@
+//! Inserting tasks, already claimed where nothing stands before them.
+
+use std::collections::HashSet;
+
+use rusqlite::params;
+
+use super::claim::Pick;
+use super::row::checksum;
+use super::sqlite::Arrival;
+use super::work::{Work, is_constraint};
+use super::{Claim, ClaimInput, NewTask};
+use crate::clock::Timestamp;
+use crate::error::{StoreError, StoreErrorKind};
+use crate::lifecycle::State;
+use crate::order::Place;
+use crate::record::{Counters, Encoded, TaskId, TaskStatus};
+
+/// Stores a task. Only `state` 1 enters the ready index.
+const INSERT: &str = "
+    insert into task (id, name, state, live, delivery, delivery_left, volatile, cached, codec,
+        priority, rank, claim_no, epoch, failures, crashes, checksum, submitted_at, started_at,
+        due_at, parent, max_attempts, timeout_ms, backoff_min_ms, backoff_max_ms, callbacks,
+        payload)
+    values (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, 0, ?12, ?13, ?14, ?15, ?16,
+        ?17, ?18, ?19, ?20, ?21, ?22)";
+
+/// What a new row needs besides its task.
+struct Fresh {
+    sequence: u64,
+    place: Place,
+    state: State,
+    due: Option<Timestamp>,
+}
+
+impl Work<'_> {
+    /// Inserts the batch's submissions and claims up to the budget, in the one order.
+    pub(super) fn submit_and_claim(&mut self) -> rusqlite::Result<()> {
+        let batch = self.batch;
+        let mut fresh = Vec::with_capacity(batch.submissions.len());
+        let mut candidates = Vec::new();
+        for (index, task) in batch.submissions.iter().enumerate() {
+            let row = self.plan(task);
+            if row.state == State::Ready && task.id.is_none() {
+                candidates.push((row.place, Pick::Fresh(index), task.definition));
+            }
+            fresh.push(row);
+        }
+        let picks = self.pick(candidates);
+        let mut claimed = vec![None; fresh.len()];
+        for pick in &picks {
+            if let Pick::Fresh(index) = pick.what {
+                claimed[index] = Some(pick.prefetched);
+            }
+        }
+        let mut claims = vec![None; fresh.len()];
+        for (index, row) in fresh.iter().enumerate() {
+            let task = &batch.submissions[index];
+            let answer = match self.insert(task, row, claimed[index].is_some()) {
+                _ if row.sequence >= self.changes.next => Err(never_given()),
+                Err(fault) if is_constraint(&fault) => Err(super::fault::store_error(fault)),
+                other => Ok(other?),
+            };
+            if let (Ok(_), Some(prefetched)) = (&answer, claimed[index]) {
+                claims[index] = Some(self.fresh_claim(task, row, prefetched));
+            }
+            self.result.submitted.push(answer);
+        }
+        if !self.changes.arrivals.is_empty() {
+            let stored = picks.iter().filter_map(|pick| match pick.what {
+                Pick::Stored(place) => Some(place),
+                Pick::Fresh(_) => None,
+            });
+            let stored: HashSet<Place> = stored.collect();
+            self.changes.arrivals.retain(|arrival| !stored.contains(&arrival.place));
+        }
+        // in the picked order, not in that of submission
+        for pick in picks {
+            match pick.what {
+                Pick::Fresh(index) => self.result.claims.extend(claims[index].take()),
+                Pick::Stored(place) => self.claim_stored(place, pick.prefetched)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn plan(&mut self, task: &NewTask) -> Fresh {
+        let now = self.now();
+        let due = task.due_at.filter(|due| *due > now);
+        let sequence = match task.id {
+            Some(id) => id.sequence(),
+            None => self.next_sequence(),
+        };
+        Fresh {
+            sequence,
+            place: self.place(due.unwrap_or(now), task.priority, sequence),
+            state: if due.is_some() { State::Waiting } else { State::Ready },
+            due,
+        }
+    }
+
+    /// Inserts one task; an id that is stored already is left as it is.
+    fn insert(&mut self, task: &NewTask, row: &Fresh, claim: bool) -> rusqlite::Result<TaskId> {
+        let id = self.id(row.sequence);
+        let unknown = row.sequence >= self.changes.next;
+        if unknown || task.id.is_some() && self.store.exists(row.sequence)? {
+            return Ok(id);
+        }
+        let (name, hasher) = self.store.names.of(task.definition);
+        let checksum = checksum(hasher, task.codec, row.sequence, task.payload.as_deref());
+        let now = self.now().as_micros();
+        let callbacks = task.callbacks.as_ref().map(|names| json_names(names));
+        let millis = |duration: std::time::Duration| duration.as_millis() as i64;
+        let state = if claim { State::Running } else { row.state };
+        self.connection().prepare_cached(INSERT)?.execute(params![
+            row.sequence as i64,
+            name,
+            state.code(),
+            claim,
+            task.volatile,
+            task.payload.is_none(),
+            task.codec.code(),
+            task.priority,
+            row.place.rank,
+            i64::from(claim),
+            if claim { self.store.epoch as i64 } else { 0 },
+            checksum,
+            now,
+            claim.then_some(now),
+            row.due.map(Timestamp::as_micros),
+            None::<i64>,
+            task.overrides.max_attempts,
+            task.overrides.timeout.map(millis),
+            task.overrides.backoff.map(|(min, _)| millis(min)),
+            task.overrides.backoff.map(|(_, max)| millis(max)),
+            callbacks,
+            task.payload.as_deref(),
+        ])?;
+        let status = if claim { TaskStatus::Running } else { TaskStatus::NotStarted };
+        self.changes.tally.add(status);
+        match (claim, row.due) {
+            (false, Some(due)) => self.changes.wait_until(due),
+            (false, None) => self.changes.arrivals.push(Arrival {
+                place: row.place,
+                definition: Some(task.definition),
+                suspect: false,
+            }),
+            (true, _) => {}
+        }
+        Ok(id)
+    }
+
+    /// The claim of a task that was inserted as claimed.
+    fn fresh_claim(&self, task: &NewTask, row: &Fresh, prefetched: bool) -> Claim {
+        Claim {
+            id: self.id(row.sequence),
+            definition: task.definition,
+            counters: Counters { claim_no: 1, failures: 0, crashes: 0 },
+            priority: task.priority,
+            codec: task.codec,
+            submitted_at: self.now(),
+            input: match &task.payload {
+                Some(bytes) => {
+                    ClaimInput::Encoded(Encoded { codec: task.codec, bytes: bytes.clone() })
+                }
+                None => ClaimInput::Cached,
+            },
+            overrides: task.overrides,
+            callbacks: task.callbacks.clone(),
+            volatile: task.volatile,
+            parent: None,
+            prefetched,
+        }
+    }
+
+    /// Inserts a durable callback of a task that ends in this transaction.
+    pub(super) fn insert_callback(
+        &mut self,
+        name: &std::sync::Arc<str>,
+        parent: u64,
+        priority: i16,
+    ) -> rusqlite::Result<()> {
+        let sequence = self.next_sequence();
+        let place = self.place(self.now(), priority, sequence);
+        let name_id = self.name_id(name)?;
+        let codec = crate::codec::Codec::default();
+        let checksum = checksum(&super::row::name_hasher(name), codec, sequence, None);
+        self.connection().prepare_cached(INSERT)?.execute(params![
+            sequence as i64,
+            name_id,
+            State::Ready.code(),
+            false,
+            false,
+            false,
+            codec.code(),
+            priority,
+            place.rank,
+            0,
+            0,
+            checksum,
+            self.now().as_micros(),
+            None::<i64>,
+            None::<i64>,
+            parent as i64,
+            None::<i64>,
+            None::<i64>,
+            None::<i64>,
+            None::<i64>,
+            None::<String>,
+            None::<&[u8]>,
+        ])?;
+        self.changes.tally.add(TaskStatus::NotStarted);
+        let definition = self.store.names.definition(name_id);
+        self.changes.arrivals.push(Arrival { place, definition, suspect: false });
+        Ok(())
+    }
+}
+
+fn never_given() -> StoreError {
+    StoreError::new(StoreErrorKind::Other, "this shard never gave out that task id")
+}
+
+fn json_names(names: &[std::sync::Arc<str>]) -> String {
+    serde_json::Value::from(names.iter().map(|name| name.to_string()).collect::<Vec<_>>())
+        .to_string()
+}

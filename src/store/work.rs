@@ -1,0 +1,107 @@
+//! What one transaction does, in which order.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, ErrorCode};
+
+use super::sqlite::{Changes, SqliteStore};
+use super::{Batch, BatchResult};
+use crate::clock::Timestamp;
+use crate::order::Place;
+use crate::record::TaskId;
+
+/// How many durable callbacks one submission can name.
+pub(crate) const CALLBACKS_MAX: usize = 16;
+
+/// A transaction in progress. It reads the store's memory and collects what to change there.
+pub(super) struct Work<'a> {
+    pub(super) store: &'a SqliteStore,
+    pub(super) batch: &'a Batch,
+    pub(super) changes: Changes,
+    pub(super) result: BatchResult,
+    /// How many more results may be sent to targets in memory.
+    pub(super) credits: usize,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(store: &'a SqliteStore, batch: &'a Batch) -> Self {
+        Work {
+            store,
+            batch,
+            changes: Changes { next: store.next, ..Changes::default() },
+            result: BatchResult::default(),
+            credits: batch.deliver,
+        }
+    }
+
+    /// Ends go first: they free what others wait for, and on a full disk they come alone.
+    pub(super) fn run(&mut self) -> rusqlite::Result<()> {
+        self.settle_all()?;
+        self.end_deliveries()?;
+        self.cancel_all()?;
+        self.redrive_all()?;
+        self.promote_due()?;
+        self.submit_and_claim()?;
+        self.deliver_waiting()?;
+        self.write_tally()
+    }
+
+    pub(super) fn connection(&self) -> &'a Connection {
+        &self.store.connection
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.batch.now
+    }
+
+    /// The next sequence number. The batch's numbers were reserved before it began.
+    pub(super) fn next_sequence(&mut self) -> u64 {
+        let sequence = self.changes.next;
+        assert!(sequence <= self.store.reserved, "a sequence number is reserved before it is used");
+        self.changes.next += 1;
+        sequence
+    }
+
+    pub(super) fn id(&self, sequence: u64) -> TaskId {
+        TaskId::new(self.store.shard, sequence)
+    }
+
+    pub(super) fn place(&self, due: Timestamp, priority: i16, sequence: u64) -> Place {
+        Place { rank: self.store.options.ageing.rank(due, priority), sequence }
+    }
+
+    /// Whether a subscription in memory waits for results of this definition.
+    pub(super) fn is_watched(&self, definition: Option<usize>) -> bool {
+        definition.is_some_and(|index| self.batch.watched.get(index).copied().unwrap_or(false))
+    }
+
+    /// The number of a name, storing it if this is the first time.
+    pub(super) fn name_id(&mut self, name: &Arc<str>) -> rusqlite::Result<i64> {
+        if let Some(id) = self.store.names.id(name) {
+            return Ok(id);
+        }
+        if let Some((id, _)) = self.changes.names.iter().find(|(_, known)| known == name) {
+            return Ok(*id);
+        }
+        let id = super::read::insert_name(self.connection(), name)?;
+        self.changes.names.push((id, name.clone()));
+        Ok(id)
+    }
+
+    /// Adds the batch's changes of status to the counts on disk.
+    pub(super) fn write_tally(&mut self) -> rusqlite::Result<()> {
+        const ADD: &str = "
+            insert into tally (status, tasks) values (?1, ?2)
+            on conflict (status) do update set tasks = tasks + ?2";
+        let mut add = self.connection().prepare_cached(ADD)?;
+        for (status, by) in self.changes.tally.changed() {
+            add.execute((status, by))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the fault concerns one item only: the statement was undone, the transaction stands.
+pub(super) fn is_constraint(fault: &rusqlite::Error) -> bool {
+    matches!(fault.sqlite_error_code(), Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig))
+}

@@ -1,0 +1,416 @@
+//! What a caller submits: a task's arguments, its options, and who is to hear of its end.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use actix::Recipient;
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::attempt::CachedInput;
+use crate::clock::{Clock, Timestamp};
+use crate::codec::{self, Codec, CodecError};
+use crate::error::{Error, Result};
+use crate::record::TaskId;
+use crate::registry::{self, Registry, Role};
+use crate::result::TaskResult;
+use crate::store::{NewTask, Overrides};
+use crate::task::Task;
+
+/// The longest delay, timeout or backoff, and how many durable callbacks one task can have.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const CALLBACKS_MAX: usize = 16;
+
+/// The most that is encoded before the queue's own limit is known, in bytes.
+const ENCODE_MAX: usize = 512 * 1024 * 1024;
+
+/// A target of a result that lives in memory only.
+pub(crate) enum Target {
+    Mailbox(Recipient<TaskResult>),
+    Closure(Box<dyn FnOnce(TaskResult) + Send>),
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Target::Mailbox(_) => "Mailbox",
+            Target::Closure(_) => "Closure",
+        })
+    }
+}
+
+/// Names a `#[callback]`, for [`Submission::then`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallbackRef {
+    name: &'static str,
+}
+
+impl CallbackRef {
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        CallbackRef { name }
+    }
+
+    /// The callback's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+}
+
+/// What the task gets.
+enum Arguments {
+    Encoded { codec: Codec, bytes: Arc<[u8]> },
+    Cached(Arc<dyn CachedInput>),
+    Failed(CodecError),
+}
+
+/// One task to submit, as a message to the [`Dispatcher`](crate::actors::Dispatcher).
+///
+/// The reply is the task's id, once the task is committed at the queue's durability. Dropping the
+/// request before the reply leaves it open whether the task was stored.
+///
+/// Its arguments don't show in Debug output.
+pub struct Submit {
+    name: Arc<str>,
+    arguments: Arguments,
+    id: Option<TaskId>,
+    priority: Option<i16>,
+    start: Start,
+    overrides: Overrides,
+    callbacks: Vec<Arc<str>>,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
+}
+
+/// When a task may start at the earliest.
+#[derive(Clone, Copy, Debug)]
+enum Start {
+    Now,
+    After(Duration),
+    At(Timestamp),
+}
+
+/// A checked submission: the row, and what stays in memory beside it.
+pub(crate) struct Accepted {
+    pub(crate) task: NewTask,
+    pub(crate) cached: Option<Arc<dyn CachedInput>>,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
+}
+
+/// The limits that a submission is checked against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SubmitLimits {
+    pub(crate) payload_bytes: usize,
+}
+
+impl Submit {
+    /// The message for a typed submission.
+    #[must_use]
+    pub fn new<T: Task>(submission: Submission<T>) -> Self {
+        submission.submit
+    }
+
+    /// A submission by name, with arguments that are encoded already: for producers in this process
+    /// that don't name the function.
+    ///
+    /// One argument is encoded bare, several as a tuple (in JSON: an array). `codec` says how; the
+    /// result will be encoded the same way. The name must be registered, which is checked when the
+    /// message arrives.
+    #[must_use]
+    pub fn raw(name: impl Into<Arc<str>>, codec: Codec, bytes: impl Into<Arc<[u8]>>) -> Self {
+        Submit::with(name.into(), Arguments::Encoded { codec, bytes: bytes.into() })
+    }
+
+    fn with(name: Arc<str>, arguments: Arguments) -> Self {
+        Submit {
+            name,
+            arguments,
+            id: None,
+            priority: None,
+            start: Start::Now,
+            overrides: Overrides::default(),
+            callbacks: Vec::new(),
+            targets: Vec::new(),
+            permit: None,
+        }
+    }
+
+    /// Higher goes first; the definition's if not given, 0 if that has none.
+    #[must_use]
+    pub fn priority(mut self, priority: i16) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// Starts no earlier than this long after the submission; at most 365 days.
+    #[must_use]
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.start = Start::After(delay);
+        self
+    }
+
+    /// Starts no earlier than at this time; a time that has passed means now.
+    #[must_use]
+    pub fn at(mut self, time: SystemTime) -> Self {
+        self.start = Start::At(Timestamp::from(time));
+        self
+    }
+
+    /// How many failures end the task, from 1 to 1,000.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.overrides.max_attempts = Some(attempts);
+        self
+    }
+
+    /// How long an attempt may take, from 1 ms to 365 days.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.overrides.timeout = Some(timeout);
+        self
+    }
+
+    /// The first and the longest pause before a retry, at most 365 days; counted in whole
+    /// milliseconds.
+    #[must_use]
+    pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
+        self.overrides.backoff = Some((min, max));
+        self
+    }
+
+    /// Sends the result to a mailbox when the task has ended; at most once, and not after a
+    /// restart.
+    #[must_use]
+    pub fn reply_to(mut self, mailbox: Recipient<TaskResult>) -> Self {
+        self.targets.push(Target::Mailbox(mailbox));
+        self
+    }
+
+    /// Calls a closure with the result when the task has ended; at most once, and not after a
+    /// restart. It runs on the CallbackActor's thread: keep it short.
+    #[must_use]
+    pub fn on_result(mut self, closure: impl FnOnce(TaskResult) + Send + 'static) -> Self {
+        self.targets.push(Target::Closure(Box::new(closure)));
+        self
+    }
+
+    /// Runs a durable callback when the task has ended: at least once, also after a restart. At
+    /// most 16.
+    #[must_use]
+    pub fn then(mut self, callback: CallbackRef) -> Self {
+        self.callbacks.push(callback.name.into());
+        self
+    }
+
+    /// Submits again what ended in [`Error::Unknown`]: under the same id, so that it is stored at
+    /// most once.
+    #[must_use]
+    pub fn with_id(mut self, id: TaskId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// The shard that this submission must go to, if it says so.
+    pub(crate) fn shard(&self) -> Option<crate::record::ShardId> {
+        self.id.map(TaskId::shard)
+    }
+
+    /// Checks everything that can be checked before something is written.
+    pub(crate) fn check(
+        self,
+        registry: &Registry,
+        limits: SubmitLimits,
+        clock: &Clock,
+    ) -> Result<Accepted> {
+        if !registry::is_valid_name(&self.name) {
+            let name = self.name.chars().take(80).collect();
+            return Err(Error::InvalidName { name });
+        }
+        let unknown = || Error::UnknownTask { name: self.name.to_string() };
+        let index = registry.index_of(&self.name).ok_or_else(unknown)?;
+        let definition = registry.definition(index);
+        if definition.role != Role::Task {
+            return Err(unknown());
+        }
+        for callback in &self.callbacks {
+            let found = registry.get(callback).filter(|found| found.role != Role::Task);
+            found.ok_or_else(|| Error::UnknownTask { name: callback.to_string() })?;
+        }
+        check_overrides(&self.overrides, self.callbacks.len())?;
+        let due_at = self.start.due(clock)?;
+        let (codec, payload, cached) = match self.arguments {
+            Arguments::Failed(source) => {
+                return Err(Error::Encode { name: self.name.to_string(), source });
+            }
+            Arguments::Cached(input) => (definition.options.codec, None, Some(input)),
+            Arguments::Encoded { .. } if definition.cached => {
+                return Err(Error::InvalidOption {
+                    option: "arguments",
+                    given: "encoded bytes".into(),
+                    allowed: "values kept in memory, for a task with use_cache",
+                });
+            }
+            Arguments::Encoded { bytes, .. } if bytes.len() > limits.payload_bytes => {
+                let (limit, actual) = (limits.payload_bytes, bytes.len());
+                return Err(Error::PayloadTooLarge { limit, actual });
+            }
+            Arguments::Encoded { codec, bytes } => (codec, Some(bytes), None),
+        };
+        let task = NewTask {
+            id: self.id,
+            definition: index,
+            codec,
+            payload,
+            priority: self.priority.unwrap_or(definition.options.priority),
+            due_at,
+            volatile: !self.targets.is_empty(),
+            callbacks: (!self.callbacks.is_empty()).then(|| self.callbacks.into()),
+            overrides: self.overrides,
+        };
+        Ok(Accepted { task, cached, targets: self.targets, permit: self.permit })
+    }
+}
+
+impl Start {
+    fn due(self, clock: &Clock) -> Result<Option<Timestamp>> {
+        match self {
+            Start::Now => Ok(None),
+            Start::After(delay) if delay > LONGEST => Err(Error::InvalidOption {
+                option: "delay",
+                given: format!("{delay:?}"),
+                allowed: "at most 365 days",
+            }),
+            Start::After(delay) => {
+                Ok((!delay.is_zero()).then(|| clock.now().saturating_add(delay)))
+            }
+            Start::At(time) if time > Timestamp::MAX => Err(Error::InvalidOption {
+                option: "at",
+                given: format!("{time:?}"),
+                allowed: "a time before the year 10000",
+            }),
+            Start::At(time) => Ok(Some(time)),
+        }
+    }
+}
+
+fn check_overrides(overrides: &Overrides, callbacks: usize) -> Result<()> {
+    let invalid = |option, given: String, allowed| Err(Error::InvalidOption { option, given, allowed });
+    if let Some(attempts) = overrides.max_attempts
+        && !(1..=1000).contains(&attempts)
+    {
+        return invalid("max_attempts", attempts.to_string(), "from 1 to 1000");
+    }
+    if let Some(timeout) = overrides.timeout
+        && !(Duration::from_millis(1)..=LONGEST).contains(&timeout)
+    {
+        return invalid("timeout", format!("{timeout:?}"), "from 1 ms to 365 days");
+    }
+    if let Some((min, max)) = overrides.backoff
+        && (min > max || max > LONGEST)
+    {
+        let given = format!("{min:?}..{max:?}");
+        return invalid("backoff", given, "an ascending range up to 365 days");
+    }
+    if callbacks > CALLBACKS_MAX {
+        return invalid("callbacks", callbacks.to_string(), "at most 16");
+    }
+    Ok(())
+}
+
+impl actix::Message for Submit {
+    type Result = Result<TaskId>;
+}
+
+impl fmt::Debug for Submit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let arguments = match &self.arguments {
+            Arguments::Encoded { codec, bytes } => format!("{codec:?}({} bytes)", bytes.len()),
+            Arguments::Cached(_) => "cached".into(),
+            Arguments::Failed(error) => error.to_string(),
+        };
+        f.debug_struct("Submit")
+            .field("name", &self.name)
+            .field("arguments", &arguments)
+            .field("id", &self.id)
+            .field("priority", &self.priority)
+            .field("start", &self.start)
+            .field("overrides", &self.overrides)
+            .field("callbacks", &self.callbacks)
+            .field("targets", &self.targets)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One task of a known definition to submit. Made by the `task` function that `#[task]` generates.
+pub struct Submission<T: Task> {
+    pub(crate) submit: Submit,
+    definition: PhantomData<fn() -> T>,
+}
+
+impl<T: Task> Submission<T> {
+    /// A submission with serialisable arguments: one bare, several as a tuple, none as `()`.
+    ///
+    /// Arguments that don't encode are reported when it is submitted.
+    #[must_use]
+    pub fn new(args: T::Args) -> Self
+    where
+        T::Args: Serialize,
+    {
+        let codec = T::options().codec;
+        let arguments = match codec::encode(codec, &args, ENCODE_MAX) {
+            Ok(bytes) => Arguments::Encoded { codec, bytes: bytes.into() },
+            Err(error) => Arguments::Failed(error),
+        };
+        Submission::with(arguments)
+    }
+
+    #[doc(hidden)]
+    #[must_use]
+    pub fn cached(input: Arc<dyn CachedInput>) -> Self {
+        Submission::with(Arguments::Cached(input))
+    }
+
+    fn with(arguments: Arguments) -> Self {
+        Submission { submit: Submit::with(T::NAME.into(), arguments), definition: PhantomData }
+    }
+}
+
+/// Forwards an option to the untyped submission, with its documentation.
+macro_rules! forward {
+    ($($method:ident($($arg:ident: $type:ty),*)),* $(,)?) => {
+        impl<T: Task> Submission<T> {
+            $(
+                #[doc = concat!("See [`Submit::", stringify!($method), "`].")]
+                #[must_use]
+                pub fn $method(mut self, $($arg: $type),*) -> Self {
+                    self.submit = self.submit.$method($($arg),*);
+                    self
+                }
+            )*
+        }
+    };
+}
+
+forward! {
+    priority(priority: i16),
+    delay(delay: Duration),
+    at(time: SystemTime),
+    max_attempts(attempts: u32),
+    timeout(timeout: Duration),
+    backoff(min: Duration, max: Duration),
+    reply_to(mailbox: Recipient<TaskResult>),
+    on_result(closure: impl FnOnce(TaskResult) + Send + 'static),
+    then(callback: CallbackRef),
+    with_id(id: TaskId),
+}
+
+impl<T: Task> fmt::Debug for Submission<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.submit.fmt(f)
+    }
+}
