@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let queue = Queue::builder().dir(&dir).discover(module_path!()).start().await?;
     let printer = Printer.start();
-    let guard = queue.subscribe::<greet::Task>(printer.recipient()).await?;
+    let _guard = queue.subscribe::<greet::Task>(printer.recipient()).await?;
 
     // Ok means that the task is on disk
     let handle = queue.submit(greet::task("world".to_string()).priority(1)).await?;
@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let greeting: String = handle.await?;
     println!("awaited: {greeting}");
 
-    drop(guard);
+    // attempts end, results are delivered, files are closed
     queue.shutdown(Duration::from_secs(5)).await?;
     std::fs::remove_dir_all(dir)?;
     Ok(())

@@ -90,12 +90,13 @@ impl<'a> Work<'a> {
 
     /// Adds the batch's changes of status to the counts on disk.
     pub(super) fn write_tally(&mut self) -> rusqlite::Result<()> {
-        const ADD: &str = "
-            insert into tally (status, tasks) values (?1, ?2)
-            on conflict (status) do update set tasks = tasks + ?2";
+        const ADD: &str = "update tally set tasks = tasks + ?2 where status = ?1";
+        const FIRST: &str = "insert into tally (status, tasks) values (?1, ?2)";
         let mut add = self.connection().prepare_cached(ADD)?;
         for (status, by) in self.changes.tally.changed() {
-            add.execute((status, by))?;
+            if add.execute((status, by))? == 0 {
+                self.connection().prepare_cached(FIRST)?.execute((status, by))?;
+            }
         }
         Ok(())
     }
