@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use actix::dev::{OneshotSender, ToEnvelope};
@@ -211,6 +211,8 @@ pub(crate) struct ShardLedger {
     pub(crate) ready: AtomicUsize,
     /// Submissions that are on their way to it.
     pub(crate) incoming: AtomicUsize,
+    /// Rows written since its file was opened.
+    pub(crate) row_writes: AtomicU64,
 }
 
 type Watchers = HashMap<u64, Vec<oneshot::Sender<Result<TaskResult>>>>;
@@ -236,6 +238,7 @@ impl ShardLedger {
             state: AtomicU8::new(ShardState::Opening as u8),
             ready: AtomicUsize::new(0),
             incoming: AtomicUsize::new(0),
+            row_writes: AtomicU64::new(0),
         })
     }
 

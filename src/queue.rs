@@ -294,6 +294,13 @@ impl Queue {
         self.inner.shared.registry.task_names().into_iter().map(str::to_string).collect()
     }
 
+    /// How many rows were written since the start, over all shards.
+    #[must_use]
+    pub fn row_writes(&self) -> u64 {
+        let shards = self.inner.shared.shards.iter();
+        shards.map(|ledger| ledger.row_writes.load(std::sync::atomic::Ordering::Acquire)).sum()
+    }
+
     /// What this start found of the process before, over all shards.
     #[must_use]
     pub fn recovery(&self) -> Recovery {

@@ -18,7 +18,7 @@ use crate::store::{Claim, ClaimBudget, ClaimInput, Overrides, ShardStore};
 
 /// A definition whose attempts take less than this may be claimed ahead of a free slot: waiting
 /// behind a few of its like costs less than an idle slot between two commits.
-const QUICK: Duration = Duration::from_millis(1);
+const QUICK: Duration = Duration::from_micros(20);
 
 /// How many tasks are asked for when nobody knows how many there are.
 const GUESS: usize = 64;

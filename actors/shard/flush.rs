@@ -325,6 +325,7 @@ impl<S: ShardStore> ShardActor<S> {
         let Some(store) = &self.store else { return };
         let outlook = store.outlook();
         self.ledger.ready.store(outlook.ready, Ordering::Release);
+        self.ledger.row_writes.store(outlook.row_writes, Ordering::Release);
         self.shared.moved();
         let again = !self.inbox.stillborn.is_empty() || !self.inbox.groups.is_empty();
         let runnable = outlook.ready > 0 || outlook.more || outlook.suspects;

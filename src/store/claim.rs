@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use rusqlite::{OptionalExtension, params};
 
 use super::row;
-use super::sqlite::Arrival;
-use super::work::Work;
+use super::sqlite::{Arrival, SqliteStore};
+use super::work::{Work, prepared};
 use super::{Claim, ClaimInput};
 use crate::clock::Timestamp;
 use crate::codec::Codec;
@@ -17,14 +17,20 @@ use crate::record::{Counters, Encoded, TaskStatus};
 /// How many due rows one transaction makes ready at most.
 const PROMOTE: usize = 1_024;
 
+/// What an attempt starts from. Served by the primary key. Read before it is claimed: `returning`
+/// would build a temporary table for each row.
+const LOOK: &str = "
+    select claim_no, failures, crashes, priority, codec, cached, volatile, submitted_at, parent,
+           max_attempts, timeout_ms, backoff_min_ms, backoff_max_ms, callbacks, checksum, name,
+           payload
+      from task
+     where id = ?1 and state = 1";
+
 /// Makes a row this process's own. Served by the primary key.
 const CLAIM: &str = "
     update task
-       set state = 2, live = 1, claim_no = claim_no + 1, epoch = ?2, started_at = ?3
-     where id = ?1 and state = 1
- returning claim_no, failures, crashes, priority, codec, cached, volatile, submitted_at, parent,
-           max_attempts, timeout_ms, backoff_min_ms, backoff_max_ms, callbacks, checksum, name,
-           payload";
+       set state = 2, live = 1, claim_no = ?4, epoch = ?2, started_at = ?3
+     where id = ?1 and state = 1";
 
 /// Rows whose time has come, earliest first. Served by task_due.
 const DUE: &str = "
@@ -147,15 +153,18 @@ impl Work<'_> {
     /// Claims a row that is on disk.
     pub(super) fn claim_stored(&mut self, place: Place, prefetched: bool) -> rusqlite::Result<()> {
         let now = self.now();
-        let mut claim = self.connection().prepare_cached(CLAIM)?;
-        let epoch = self.store.epoch as i64;
-        let read = claim
-            .query_row(params![place.sequence as i64, epoch, now.as_micros()], |row| {
-                self.read_claim(place.sequence, row)
-            })
+        let (connection, store) = (self.connection(), self.store);
+        let read = prepared(&mut self.statements.look, connection, LOOK)?
+            .query_row([place.sequence as i64], |row| read_claim(store, place.sequence, row))
             .optional()?;
         self.changes.departures.push(place);
         let Some(mut read) = read else { return Ok(()) };
+        prepared(&mut self.statements.claim, connection, CLAIM)?.execute(params![
+            place.sequence as i64,
+            store.epoch as i64,
+            now.as_micros(),
+            read.counters.claim_no,
+        ])?;
         read.prefetched = prefetched;
         if let (Some(parent), ClaimInput::Parent(input)) = (read.parent, &mut read.input) {
             *input = self.store.read_record(parent.sequence())?.map(Box::new);
@@ -165,15 +174,21 @@ impl Work<'_> {
         self.result.claims.push(read);
         Ok(())
     }
+}
 
-    fn read_claim(&self, sequence: u64, row: &rusqlite::Row<'_>) -> rusqlite::Result<Claim> {
+    /// Reads a row that is about to be claimed, as the claim.
+fn read_claim(
+    store: &SqliteStore,
+    sequence: u64,
+    row: &rusqlite::Row<'_>,
+) -> rusqlite::Result<Claim> {
         let name: i64 = row.get(15)?;
-        let definition = self.store.names.definition(name);
+        let definition = store.names.definition(name);
         let definition = definition.expect("only rows of registered definitions are picked");
         let payload = row.get_ref(16)?.as_blob_or_null()?;
         let known_codec = Codec::from_code(row.get(4)?);
         let codec = known_codec.unwrap_or_default();
-        let sum = row::checksum(self.store.names.of(definition).1, codec, sequence, payload);
+        let sum = row::checksum(store.names.of(definition).1, codec, sequence, payload);
         let cached: bool = row.get(5)?;
         let parent: Option<i64> = row.get(8)?;
         let input = if known_codec.is_none() || sum != row.get::<_, u32>(14)? {
@@ -186,10 +201,10 @@ impl Work<'_> {
             ClaimInput::Cached
         };
         Ok(Claim {
-            id: self.id(sequence),
+            id: store.id(sequence as i64),
             definition,
             counters: Counters {
-                claim_no: row.get(0)?,
+                claim_no: row.get::<_, u32>(0)? + 1,
                 failures: row.get(1)?,
                 crashes: row.get(2)?,
             },
@@ -200,13 +215,12 @@ impl Work<'_> {
             overrides: row::overrides(row, 9)?,
             callbacks: row::callbacks(row.get(13)?),
             volatile: row.get(6)?,
-            parent: parent.map(|sequence| self.store.id(sequence)),
+            parent: parent.map(|sequence| store.id(sequence)),
             prefetched: false,
         })
     }
-}
 
-impl super::sqlite::SqliteStore {
+impl SqliteStore {
     /// A row that is ready, as the window wants it.
     pub(super) fn arrival(&self, sequence: i64, rank: i64, name: i64, crashes: u32) -> Arrival {
         Arrival {

@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::row;
 use super::sqlite::SqliteStore;
-use super::work::Work;
+use super::work::{Work, prepared};
 use crate::lifecycle::{self, State};
 use crate::record::{DeadReason, Delivery, TaskStatus};
 
@@ -44,7 +44,8 @@ impl Work<'_> {
         for end in &self.batch.deliveries {
             let sequence = end.id.sequence();
             if end.dead.is_none() {
-                let mut update = self.connection().prepare_cached(CALLBACKED)?;
+                let connection = self.connection();
+                let update = prepared(&mut self.statements.callbacked, connection, CALLBACKED)?;
                 if update.execute(params![sequence as i64, end.claim_no])? == 1 {
                     self.changes.tally.remove(TaskStatus::Callbacking);
                     self.changes.tally.add(TaskStatus::Callbacked);

@@ -54,7 +54,7 @@ impl SqliteStore {
                 }
             }
             work.write_tally()?;
-            let changes = work.changes;
+            let (changes, _) = work.finish();
             begun.commit()?;
             self.adopt(changes);
         }

@@ -229,6 +229,8 @@ pub(crate) struct Outlook {
     pub(crate) next_due: Option<Timestamp>,
     /// Whether results wait for delivery credits.
     pub(crate) undelivered: bool,
+    /// How many rows were written since the store was opened.
+    pub(crate) row_writes: u64,
 }
 
 /// Why a batch as a whole failed.
@@ -336,3 +338,6 @@ pub(crate) trait ShardStore: Unpin + 'static {
 
 
 
+
+#[cfg(test)]
+mod testing;

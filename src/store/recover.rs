@@ -137,7 +137,7 @@ impl SqliteStore {
             decide(&mut work, live)?;
         }
         work.write_tally()?;
-        let changes = work.changes;
+        let (changes, _) = work.finish();
         begun.commit()?;
         Ok(changes)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::params;
 
 use super::sqlite::Arrival;
-use super::work::{Work, is_constraint};
+use super::work::{Work, is_constraint, prepared};
 use super::{Settled, Settlement};
 use crate::clock::Timestamp;
 use crate::lifecycle::{Next, State};
@@ -101,8 +101,9 @@ impl Work<'_> {
         let ended_at = settlement.ended_at.as_micros();
         let id = ended.sequence as i64;
         let epoch = self.store.epoch as i64;
+        let connection = self.connection();
         let changed = if outcome == Outcome::Finished {
-            self.connection().prepare_cached(FINISH)?.execute(params![
+            prepared(&mut self.statements.finish, connection, FINISH)?.execute(params![
                 id,
                 settlement.claim_no,
                 epoch,

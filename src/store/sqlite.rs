@@ -202,7 +202,7 @@ impl SqliteStore {
         let mut work = Work::new(self, batch);
         // dropping the transaction rolls it back
         work.run().map_err(|fault| BatchError::Refused(store_error(fault)))?;
-        let (changes, result) = (work.changes, work.result);
+        let (changes, result) = work.finish();
         if let Err(fault) = transaction.commit() {
             let ids = result.submitted.iter().flatten().copied().collect();
             return Err(BatchError::Unknown { ids, source: store_error(fault) });
@@ -333,6 +333,7 @@ impl ShardStore for SqliteStore {
             suspects: !self.suspects.is_empty(),
             next_due: self.next_due,
             undelivered: self.undelivered > 0,
+            row_writes: self.connection.total_changes(),
         }
     }
 

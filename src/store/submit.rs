@@ -7,7 +7,7 @@ use rusqlite::params;
 use super::claim::Pick;
 use super::row::checksum;
 use super::sqlite::Arrival;
-use super::work::{Work, is_constraint};
+use super::work::{Work, is_constraint, prepared};
 use super::{Claim, ClaimInput, NewTask};
 use crate::clock::Timestamp;
 use crate::error::{StoreError, StoreErrorKind};
@@ -111,7 +111,9 @@ impl Work<'_> {
         let callbacks = task.callbacks.as_ref().map(|names| json_names(names));
         let millis = |duration: std::time::Duration| duration.as_millis() as i64;
         let state = if claim { State::Running } else { row.state };
-        self.connection().prepare_cached(INSERT)?.execute(params![
+        let epoch = if claim { self.store.epoch as i64 } else { 0 };
+        let connection = self.connection();
+        prepared(&mut self.statements.insert, connection, INSERT)?.execute(params![
             row.sequence as i64,
             name,
             state.code(),
@@ -122,7 +124,7 @@ impl Work<'_> {
             task.priority,
             row.place.rank,
             i64::from(claim),
-            if claim { self.store.epoch as i64 } else { 0 },
+            epoch,
             checksum,
             now,
             claim.then_some(now),
@@ -184,7 +186,8 @@ impl Work<'_> {
         let name_id = self.name_id(name)?;
         let codec = crate::codec::Codec::default();
         let checksum = checksum(&super::row::name_hasher(name), codec, sequence, None);
-        self.connection().prepare_cached(INSERT)?.execute(params![
+        let (now, connection) = (self.now().as_micros(), self.connection());
+        prepared(&mut self.statements.insert, connection, INSERT)?.execute(params![
             sequence as i64,
             name_id,
             State::Ready.code(),
@@ -197,7 +200,7 @@ impl Work<'_> {
             0,
             0,
             checksum,
-            self.now().as_micros(),
+            now,
             None::<i64>,
             None::<i64>,
             parent as i64,

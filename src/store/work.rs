@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{CachedStatement, Connection, ErrorCode};
 
 use super::sqlite::{Changes, SqliteStore};
 use super::{Batch, BatchResult};
@@ -21,6 +21,29 @@ pub(super) struct Work<'a> {
     pub(super) result: BatchResult,
     /// How many more results may be sent to targets in memory.
     pub(super) credits: usize,
+    pub(super) statements: Statements<'a>,
+}
+
+/// The statements that run once per task, looked up once per transaction.
+#[derive(Default)]
+pub(super) struct Statements<'a> {
+    pub(super) insert: Option<CachedStatement<'a>>,
+    pub(super) look: Option<CachedStatement<'a>>,
+    pub(super) claim: Option<CachedStatement<'a>>,
+    pub(super) finish: Option<CachedStatement<'a>>,
+    pub(super) callbacked: Option<CachedStatement<'a>>,
+}
+
+/// The statement in `slot`, prepared if this is the first time.
+pub(super) fn prepared<'s, 'a>(
+    slot: &'s mut Option<CachedStatement<'a>>,
+    connection: &'a Connection,
+    sql: &str,
+) -> rusqlite::Result<&'s mut CachedStatement<'a>> {
+    match slot {
+        Some(statement) => Ok(statement),
+        None => Ok(slot.insert(connection.prepare_cached(sql)?)),
+    }
 }
 
 impl<'a> Work<'a> {
@@ -31,6 +54,7 @@ impl<'a> Work<'a> {
             changes: Changes { next: store.next, ..Changes::default() },
             result: BatchResult::default(),
             credits: batch.deliver,
+            statements: Statements::default(),
         }
     }
 
@@ -44,6 +68,11 @@ impl<'a> Work<'a> {
         self.submit_and_claim()?;
         self.deliver_waiting()?;
         self.write_tally()
+    }
+
+    /// What the transaction changes in memory, and its answers.
+    pub(super) fn finish(self) -> (Changes, BatchResult) {
+        (self.changes, self.result)
     }
 
     pub(super) fn connection(&self) -> &'a Connection {

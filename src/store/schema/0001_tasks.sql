@@ -1,5 +1,6 @@
 -- One shard's file. The CHECKs carry the state machine that src/lifecycle.rs draws;
--- the numbers are TaskStatus's, but for 0: a task that waits for its time.
+-- the numbers are TaskStatus's, but for 0: a task that waits for its time. They compare and don't say
+-- `in`: for a list of more than two SQLite builds a temporary index at each write.
 
 create table meta (
     one       integer primary key check (one = 1),
@@ -10,7 +11,7 @@ create table meta (
     -- sequence numbers up to this one may have been given out; synced before any of them is
     reserved  integer not null check (reserved >= 0),
     -- 1 between a clean close and the next open
-    clean     integer not null check (clean in (0, 1))
+    clean     integer not null check (clean between 0 and 1)
 ) strict;
 
 -- Definitions' names, so that a row carries a small number.
@@ -29,18 +30,19 @@ create table task (
     id              integer primary key,
     name            integer not null,
     -- 0 waits for due_at, 1 ready, 2 running, 3 finished, 4 failed, 7 cancelled, 8 expired
-    state           integer not null check (state in (0, 1, 2, 3, 4, 7, 8)),
+    state           integer not null check (state between 0 and 4 or state between 7 and 8),
     -- 1 while a process has it in hand: what a recovery must look at, and nothing else
-    live            integer not null check (live = (state = 2 or delivery in (1, 6))),
+    live            integer not null check (live = (state = 2 or delivery = 1 or delivery = 6)),
     -- 0 none, 1 pending, 6 callbacking, 5 callbacked, 9 dead
-    delivery        integer not null check (delivery in (0, 1, 5, 6, 9)),
+    delivery        integer not null
+        check (delivery between 0 and 1 or delivery between 5 and 6 or delivery = 9),
     -- how many deliveries are still open: one for the targets in memory, one per durable callback
     delivery_left   integer not null check (delivery_left >= 0),
     delivery_error  integer,
     -- 1 if a target of this task lives, or lived, in memory only
-    volatile        integer not null check (volatile in (0, 1)),
+    volatile        integer not null check (volatile between 0 and 1),
     -- 1 if the arguments live in memory only
-    cached          integer not null check (cached in (0, 1)),
+    cached          integer not null check (cached between 0 and 1),
     codec           integer not null,
     priority        integer not null check (priority between -32768 and 32767),
     -- the place in the order: due time less priority times ageing, in microseconds
@@ -69,9 +71,9 @@ create table task (
     output          blob,
 
     check ((state = 0) = (due_at is not null)),
-    check ((state in (3, 4, 7, 8)) = (ended_at is not null)),
-    check (delivery = 0 or state in (3, 4, 7, 8)),
-    check ((delivery in (1, 6)) = (delivery_left > 0)),
+    check ((state > 2) = (ended_at is not null)),
+    check (delivery = 0 or state > 2),
+    check ((delivery = 1 or delivery = 6) = (delivery_left > 0)),
     check ((delivery = 9) <= (delivery_error is not null)),
     check ((delivery = 5) <= (delivery_error is null)),
     check ((state = 4) <= (error_kind is not null)),
