@@ -22,6 +22,7 @@ use super::messages::{
 };
 use super::subscriptions::SubscriptionId;
 use super::system::Shared;
+use crate::cached::Counted;
 use crate::error::{Error, Result};
 use crate::record::{ShardId, TaskId, TaskRecord, TaskStatus};
 use crate::routing::{self, ShardLoad};
@@ -39,6 +40,11 @@ const PAGE: usize = 100;
 const PAGE_MAX: usize = 1_000;
 
 /// Checks, routes and answers. Users send it [`Submit`] and the other public messages.
+///
+/// Its address stays valid for the queue's life; after that requests end in a mailbox error or in
+/// [`Error::ShuttingDown`]. A [`Submit`] that is sent to it directly, not through
+/// [`Queue::submit`](crate::Queue::submit), is refused with [`Error::Busy`] instead of waiting when
+/// `limits.pending_submissions` tasks wait for their commit.
 pub struct Dispatcher {
     shared: Arc<Shared>,
     /// One buffer for all handlers, shared with replies that are still to be linked up.
@@ -86,6 +92,11 @@ impl Dispatcher {
         let limits = SubmitLimits { payload_bytes: self.shared.settings.limits.payload };
         let mut accepted = submit.check(&self.shared.registry, limits, &self.shared.clock)?;
         accepted.permit = Some(permit);
+        if let Some(input) = accepted.cached.take() {
+            let room = self.shared.cached_room.clone().try_acquire_owned();
+            let room = room.map_err(|_| Error::Busy { retry_after: RETRY_AFTER })?;
+            accepted.cached = Some(Arc::new(Counted::new(input, room)));
+        }
         Ok(accepted)
     }
 
@@ -270,7 +281,15 @@ impl Handler<SubmitAll> for Dispatcher {
                     allowed: "at most limits.bulk tasks at once",
                 });
             }
-            let wanted = message.tasks.iter().find_map(Submit::shard);
+            let mut shards = message.tasks.iter().filter_map(Submit::shard);
+            let wanted = shards.next();
+            if let Some(other) = shards.find(|shard| Some(*shard) != wanted) {
+                return Err(Error::InvalidOption {
+                    option: "with_id",
+                    given: format!("an id of shard {other} beside one of another shard"),
+                    allowed: "ids of one shard in one submission",
+                });
+            }
             let accepted = message.tasks.into_iter().map(|submit| dispatcher.accept(submit));
             let accepted = accepted.collect::<Result<Vec<_>>>()?;
             if accepted.is_empty() {

@@ -104,6 +104,9 @@ pub(super) async fn responsive(arbiters: Vec<Arbiter>) -> Vec<Arbiter> {
 
 async fn turns(arbiter: &ArbiterHandle) -> bool {
     let (answer, answered) = oneshot::channel::<()>();
-    arbiter.spawn(async move { drop(answer.send(())) });
+    arbiter.spawn(async move {
+        // if nobody waits any more, it came too late
+        let _ = answer.send(());
+    });
     matches!(timeout(GRACE, answered).await, Ok(Ok(())))
 }

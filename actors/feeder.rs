@@ -124,7 +124,9 @@ impl Deliveries {
         while !sent.is_empty() {
             let count = sent.len();
             let mut closed = false;
-            for (ticket, request) in sent {
+            // the last one first: a mailbox handles them in order, so the others are over by then
+            // and the whole batch costs one wake-up
+            for (ticket, request) in sent.into_iter().rev() {
                 let dead = request.await.err().map(|_| DeadReason::SubscriberGone);
                 closed |= dead.is_some();
                 self.close(&ticket, dead);

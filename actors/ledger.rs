@@ -199,11 +199,11 @@ pub(crate) struct ShardLedger {
     pub(crate) finishes: Outbox<FinishBatch>,
     pub(crate) delivered: Outbox<DeliveredBatch>,
     /// Claimed and not settled, by sequence number.
-    attempts: Mutex<HashMap<u64, Arc<Attempt>>>,
+    attempts: Mutex<BySequence<Arc<Attempt>>>,
     /// Results on their way to targets in memory.
-    delivering: Mutex<HashSet<u64>>,
-    targets: Mutex<HashMap<u64, Vec<Target>>>,
-    cached: Mutex<HashMap<u64, Arc<dyn CachedInput>>>,
+    delivering: Mutex<HashSet<u64, SequenceHasher>>,
+    targets: Mutex<BySequence<Vec<Target>>>,
+    cached: Mutex<BySequence<Arc<dyn CachedInput>>>,
     watchers: Mutex<Watchers>,
     unanswered: Mutex<Vec<Answer>>,
     state: AtomicU8,
@@ -215,7 +215,41 @@ pub(crate) struct ShardLedger {
     pub(crate) row_writes: AtomicU64,
 }
 
-type Watchers = HashMap<u64, Vec<oneshot::Sender<Result<TaskResult>>>>;
+type Watchers = BySequence<Vec<oneshot::Sender<Result<TaskResult>>>>;
+
+/// A map by sequence number.
+pub(crate) type BySequence<T> = HashMap<u64, T, SequenceHasher>;
+
+/// Hashes sequence numbers: our own, and ascending, so nobody can make them collide. Fibonacci
+/// hashing (Knuth, The Art of Computer Programming, vol. 3, 6.4) spreads them at the cost of one
+/// multiplication.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SequenceHasher(u64);
+
+impl std::hash::BuildHasher for SequenceHasher {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        SequenceHasher(0)
+    }
+}
+
+impl std::hash::Hasher for SequenceHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, sequence: u64) {
+        let mixed = sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // plain maps: a panic under the lock leaves them usable
@@ -255,19 +289,19 @@ impl ShardLedger {
         self.state.store(state as u8, Ordering::Release);
     }
 
-    pub(crate) fn attempts(&self) -> MutexGuard<'_, HashMap<u64, Arc<Attempt>>> {
+    pub(crate) fn attempts(&self) -> MutexGuard<'_, BySequence<Arc<Attempt>>> {
         lock(&self.attempts)
     }
 
-    pub(crate) fn delivering(&self) -> MutexGuard<'_, HashSet<u64>> {
+    pub(crate) fn delivering(&self) -> MutexGuard<'_, HashSet<u64, SequenceHasher>> {
         lock(&self.delivering)
     }
 
-    pub(crate) fn targets(&self) -> MutexGuard<'_, HashMap<u64, Vec<Target>>> {
+    pub(crate) fn targets(&self) -> MutexGuard<'_, BySequence<Vec<Target>>> {
         lock(&self.targets)
     }
 
-    pub(crate) fn cached(&self) -> MutexGuard<'_, HashMap<u64, Arc<dyn CachedInput>>> {
+    pub(crate) fn cached(&self) -> MutexGuard<'_, BySequence<Arc<dyn CachedInput>>> {
         lock(&self.cached)
     }
 

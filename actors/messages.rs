@@ -20,9 +20,13 @@ pub use crate::submission::Submit;
 use crate::submission::Target;
 use crate::task::Task;
 
-/// Caller -> Dispatcher: store all of these tasks in one shard, or none. Reply: their ids, in order.
+/// Caller -> Dispatcher: store all of these tasks in one shard, or none. Reply: their ids, in
+/// order, once they are committed at the queue's durability.
 ///
-/// At most `limits.bulk` tasks; an empty one is answered with an empty list.
+/// At most `limits.bulk` tasks; an empty one is answered with an empty list. Each task takes a
+/// permit of `limits.pending_submissions`: where too few are free the reply is
+/// [`Error::Busy`](crate::Error::Busy). Dropping the request before the reply leaves it open
+/// whether the tasks were stored.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Vec<TaskId>>")]
 pub struct SubmitAll {
@@ -37,10 +41,13 @@ impl SubmitAll {
     }
 }
 
-/// Caller -> Dispatcher: send results to a mailbox from now on. Reply: the subscription's id.
+/// Caller -> Dispatcher: send results to a mailbox from now on. Reply: the subscription's id, or
+/// [`Error::UnknownTask`](crate::Error::UnknownTask) if the definition isn't registered.
 ///
 /// In memory, at most once; it ends by [`Unsubscribe`] or when the mailbox is closed. The ends of
-/// durable callbacks aren't sent.
+/// durable callbacks aren't sent. At most `delivery.window` results are on their way to the mailbox
+/// and `delivery.backlog` wait behind them; beyond that the mailbox misses results, with a warning,
+/// and their delivery is dead (`SubscriberFull`).
 #[derive(Debug, Message)]
 #[rtype(result = "Result<SubscriptionId>")]
 pub struct Subscribe {
@@ -67,12 +74,14 @@ impl Subscribe {
 #[rtype(result = "bool")]
 pub struct Unsubscribe(pub SubscriptionId);
 
-/// Caller -> Dispatcher: cancel a task. Reply: what that did. Doing it again changes nothing.
+/// Caller -> Dispatcher: cancel a task. Reply: what that did, once it is committed. Doing it again
+/// changes nothing.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<CancelOutcome>")]
 pub struct Cancel(pub TaskId);
 
-/// Caller -> Dispatcher: let an ended task run again, with its failures and crashes forgotten.
+/// Caller -> Dispatcher: let a task that ended without success run again, with its failures and
+/// crashes forgotten. Reply: what that did, once it is committed.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<RedriveOutcome>")]
 pub struct Redrive(pub TaskId);
@@ -84,7 +93,8 @@ pub struct Redrive(pub TaskId);
 #[rtype(result = "Result<TaskRecord>")]
 pub struct GetTask(pub TaskId);
 
-/// Caller -> Dispatcher: read a page of tasks, shard by shard in order of their ids.
+/// Caller -> Dispatcher: read a page of tasks, shard by shard in order of their ids. Reply: the
+/// page, or [`Error::InvalidOption`](crate::Error::InvalidOption) for a limit over 1,000.
 #[derive(Clone, Debug, Default, Message)]
 #[rtype(result = "Result<TaskPage>")]
 pub struct ListTasks {
@@ -92,7 +102,7 @@ pub struct ListTasks {
     pub status: Option<TaskStatus>,
     /// Only tasks of this definition.
     pub name: Option<String>,
-    /// Only tasks after this one: the `next` of the page before.
+    /// Only tasks after this one: the `next` of the page before. `None` begins with the first.
     pub after: Option<TaskId>,
     /// How many tasks the page has at most, from 1 to 1,000; 0 means 100.
     pub limit: usize,
@@ -108,7 +118,8 @@ pub struct TaskPage {
     pub next: Option<TaskId>,
 }
 
-/// Caller -> Dispatcher: how many tasks there are of each status, over all shards.
+/// Caller -> Dispatcher: count. Reply: how many tasks there are of each status, over all shards,
+/// zeros included. The counts are kept with each transaction; nothing is scanned.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<Vec<(TaskStatus, u64)>>")]
 pub struct CountTasks;
@@ -119,6 +130,7 @@ pub(crate) struct Pending {
     pub(crate) task: NewTask,
     pub(crate) cached: Option<Arc<dyn CachedInput>>,
     pub(crate) targets: Vec<Target>,
+    #[expect(dead_code, reason = "given back when the task is answered")]
     pub(crate) permit: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 

@@ -9,8 +9,9 @@
 //!                             ShardActor ←Delivered[…]─ CallbackActor
 //! ```
 //!
-//! Each actor runs under [`supervision`]: a panic ends the actor value, and a factory makes a new
-//! one. What must outlive an actor is in the [`ledger`].
+//! Callers need the [`Dispatcher`] and the messages that it takes; the rest is private. Each actor
+//! but the Dispatcher runs under `supervision.rs`: a panic ends the actor value, and a factory
+//! makes a new one. What must outlive an actor is in `ledger.rs`.
 
 pub(crate) mod blocking;
 pub(crate) mod callback;

@@ -39,7 +39,6 @@ const NAP_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct ShardActor<S: ShardStore> {
     /// Absent only while it works.
     store: Option<S>,
-    epoch: u64,
     ledger: Arc<ShardLedger>,
     shared: Arc<Shared>,
     inbox: Inbox,
@@ -70,15 +69,13 @@ struct Inbox {
 impl<S: ShardStore> ShardActor<S> {
     pub(crate) fn new(
         store: S,
-        epoch: u64,
-        ledger: Arc<ShardLedger>,
+            ledger: Arc<ShardLedger>,
         shared: Arc<Shared>,
         end: Rc<Cell<ChildEnd>>,
     ) -> Self {
         let now = shared.clock.now();
         ShardActor {
             store: Some(store),
-            epoch,
             ledger,
             shared,
             inbox: Inbox::default(),
@@ -92,13 +89,18 @@ impl<S: ShardStore> ShardActor<S> {
         }
     }
 
-    /// Has a flush run once the mailbox is empty; at once if there is a batch full already.
+    /// Has a flush run once everything that is in the mailbox now has been handled; at once if
+    /// there is a batch full already.
+    ///
+    /// By way of the mailbox, which stands still while the store is away. What actix runs beside
+    /// it (`notify`, timers) doesn't: it also runs between a handler and the future that the
+    /// handler has the actor wait for, and a stream of reads would put it off for ever.
     fn arm(&mut self, context: &mut Context<Self>) {
         if self.inbox.submissions >= self.shared.settings.limits.batch {
             self.flush(context);
         } else if !self.armed {
             self.armed = true;
-            context.notify(Wake);
+            context.address().do_send(Wake);
         }
     }
 
@@ -147,7 +149,7 @@ impl<S: ShardStore> ShardActor<S> {
         let nap = next.since(self.shared.clock.now()).clamp(Duration::from_millis(1), NAP_MAX);
         let wake = |actor: &mut Self, context: &mut Context<Self>| {
             actor.timer = None;
-            actor.flush(context);
+            context.address().do_send(Wake);
         };
         self.timer = Some(context.run_later(nap, wake));
     }

@@ -164,11 +164,6 @@ impl Slots {
         let state = self.lock();
         state.alone.is_none() && state.used.iter().any(|used| *used < self.concurrency)
     }
-
-    /// How many attempts the workers have.
-    pub(crate) fn in_use(&self) -> usize {
-        self.lock().used.iter().sum()
-    }
 }
 
 impl Grant {

@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) pool: BlockingPool,
     /// Permits for submissions that wait for their commit.
     pub(crate) admission: Arc<Semaphore>,
+    /// Permits for tasks whose arguments are kept in memory.
+    pub(crate) cached_room: Arc<Semaphore>,
     phase: AtomicU8,
     /// Told whenever something was stored, for those who wait for silence.
     moved: Notify,
@@ -122,6 +124,7 @@ impl Shared {
             subscriptions: Subscriptions::new(registry.clone()),
             pool: BlockingPool::new(settings.workers.blocking_threads),
             admission: Arc::new(Semaphore::new(settings.limits.pending_submissions)),
+            cached_room: Arc::new(Semaphore::new(settings.limits.cached_arguments)),
             phase: AtomicU8::new(Phase::Starting as u8),
             moved: Notify::new(),
             registry,
@@ -384,8 +387,9 @@ async fn open_shards(
             match super::shard::open(&shared, &ledger, OpenKind::First) {
                 Ok((store, recovered)) => {
                     let budget = shared.settings.supervision.clone();
-                    let child = ShardChild::new(ledger.clone(), shared, store);
-                    drop(answer.send(Ok(recovered)));
+                    // answered once the actor is up: what is sent to it before would be refused
+                    let up = move || drop(answer.send(Ok(recovered)));
+                    let child = ShardChild::new(ledger.clone(), shared, store, up);
                     actix_rt::spawn(supervise(child, ledger, budget));
                 }
                 Err(error) => drop(answer.send(Err(error))),

@@ -13,6 +13,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler};
+use tokio::sync::oneshot;
 
 use super::ledger::{Done, FinishBatch, WorkerLedger};
 use super::messages::{Finish, Quiesce, Run, Wake};
@@ -64,7 +65,7 @@ impl Worker {
                 Poll::Ready(end) => self.ended(attempt, end, started_at),
                 Poll::Pending => self.spawn(attempt, future, started_at),
             },
-            Ok(task::Run::Blocking(call)) => self.run_blocking(attempt, call, started_at),
+            Ok(task::Run::Blocking(call)) => self.run_blocking(attempt, call),
         }
     }
 
@@ -90,25 +91,29 @@ impl Worker {
         &self,
         attempt: Arc<Attempt>,
         call: Box<dyn FnOnce() -> AttemptEnd + Send>,
-        started_at: Timestamp,
     ) {
         let (shared, ledger) = (self.shared.clone(), self.ledger.clone());
         ledger.running.fetch_add(1, Ordering::AcqRel);
         ledger.blocking().insert(attempt.id, attempt.clone());
+        let (called, calling) = oneshot::channel();
         if let Some(timeout) = attempt.timeout {
-            watch(&attempt, timeout);
+            watch(&attempt, timeout, calling);
         }
         self.shared.pool.run(move || {
-            let end = caught(call).unwrap_or_else(|end| end);
+            let started_at = shared.clock.now();
+            // nobody listens if there is no timeout
+            let _ = called.send(());
+            let cancelled = attempt.is_cancel_requested();
+            let end = (!cancelled).then(|| caught(call).unwrap_or_else(|end| end));
             let end = match attempt.timeout {
-                Some(timeout) if attempt.is_overdue() => timed_out(timeout),
+                Some(timeout) if attempt.is_overdue() => Some(timed_out(timeout)),
                 _ => end,
             };
             let ended_at = shared.clock.now();
             ledger.running.fetch_sub(1, Ordering::AcqRel);
             // past the deadline of a shutdown it was given back already
             if ledger.blocking().remove(&attempt.id).is_some() {
-                ledger.report(Done { attempt, end: Some(end), started_at, ended_at });
+                ledger.report(Done { attempt, end, started_at, ended_at });
             }
         });
     }
@@ -201,10 +206,14 @@ fn timed_out(timeout: Duration) -> AttemptEnd {
     AttemptEnd::Failed { failure, retry_in: None }
 }
 
-/// Marks a blocking attempt as overdue and sets its token when its time is over.
-fn watch(attempt: &Arc<Attempt>, timeout: Duration) {
+/// Marks a blocking attempt as overdue and sets its token when its time is over. The time runs
+/// from `called`: waiting for a thread isn't part of the attempt.
+fn watch(attempt: &Arc<Attempt>, timeout: Duration, called: oneshot::Receiver<()>) {
     let watched = Arc::downgrade(attempt);
     actix_rt::spawn(async move {
+        if called.await.is_err() {
+            return;
+        }
         tokio::time::sleep(timeout).await;
         if let Some(attempt) = watched.upgrade() {
             attempt.set_overdue();

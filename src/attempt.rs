@@ -21,10 +21,7 @@ pub(crate) struct Attempt {
     /// As they were at the claim: `failures` doesn't count this attempt yet.
     pub(crate) counters: Counters,
     pub(crate) priority: i16,
-    /// The ownership of the directory under which it was claimed.
-    pub(crate) epoch: u64,
     pub(crate) submitted_at: Timestamp,
-    pub(crate) started_at: Timestamp,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Option<Duration>,
     pub(crate) input: Input,

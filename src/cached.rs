@@ -6,6 +6,8 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 /// An argument that is kept in memory and shared between a task's attempts: a socket, a channel, a
 /// large buffer.
 ///
@@ -118,6 +120,25 @@ impl<T> fmt::Debug for Cached<T> {
 pub trait CachedInput: Send + Sync {
     /// The definition's `Args` for a new attempt; `None` if something was taken.
     fn arguments(&self) -> Option<Box<dyn Any>>;
+}
+
+/// Cached arguments that count towards `limits.cached_arguments` for as long as the queue or an
+/// attempt holds them.
+pub(crate) struct Counted {
+    input: Arc<dyn CachedInput>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Counted {
+    pub(crate) fn new(input: Arc<dyn CachedInput>, permit: OwnedSemaphorePermit) -> Self {
+        Counted { input, _permit: permit }
+    }
+}
+
+impl CachedInput for Counted {
+    fn arguments(&self) -> Option<Box<dyn Any>> {
+        self.input.arguments()
+    }
 }
 
 /// The arguments of a submission to a definition with a cached handler: a source of fresh `Args`

@@ -57,7 +57,7 @@ pub enum Error {
         actual: usize,
     },
 
-    /// An option of a submission or definition is out of its range.
+    /// An option of a submission, definition or query is out of its range.
     #[error("{option} is {given}; allowed is {allowed}")]
     InvalidOption {
         /// The option's name.
@@ -68,7 +68,9 @@ pub enum Error {
         allowed: &'static str,
     },
 
-    /// Too many submissions wait for their commit; nothing was stored.
+    /// Too many submissions wait for their commit (`limits.pending_submissions`), where
+    /// [`Queue::submit`](crate::Queue::submit) waits instead; or too many tasks' arguments are kept
+    /// in memory (`limits.cached_arguments`). Nothing was stored.
     #[error("the queue is busy; try again after {retry_after:?}")]
     Busy {
         /// A guess at how long to wait.

@@ -38,9 +38,9 @@ use crate::task::Task;
 /// A running task queue. Clones are handles to the same one.
 ///
 /// It runs an actix System of its own on its own threads, so it works under `#[actix::main]` and
-/// in a plain tokio program, and never blocks the caller's thread. Dropping the last clone ends it
-/// without waiting, as a crash would: nothing acknowledged is lost, and what ran runs again. Call
-/// [`Queue::shutdown`] to end it in order.
+/// in a plain tokio program, and never blocks the caller's thread. A [`TaskHandle`] holds a clone.
+/// Dropping the last one ends the queue without waiting, as a crash would: nothing acknowledged is
+/// lost, and what ran runs again. Call [`Queue::shutdown`] to end it in order.
 #[derive(Clone)]
 pub struct Queue {
     inner: Arc<Inner>,
@@ -72,7 +72,6 @@ pub struct Recovery {
 
 impl Queue {
     /// Describes a queue to start.
-    #[must_use]
     pub fn builder() -> QueueBuilder {
         QueueBuilder::new()
     }
@@ -98,7 +97,8 @@ impl Queue {
         Ok(self.handle(id))
     }
 
-    /// Stores a task that is named at run time. See [`Submit::raw`].
+    /// Stores a task that is named at run time, and returns its id once it is committed at the
+    /// queue's durability. See [`Submit::raw`].
     ///
     /// # Errors
     ///
@@ -115,11 +115,13 @@ impl Queue {
     }
 
     /// Stores up to `limits.bulk` tasks in one transaction of one shard: all of them or none.
-    /// The handles come in the order of the submissions; of none, none.
+    /// The handles come in the order of the submissions; of none, none. Waits and can be dropped
+    /// as [`Queue::submit`].
     ///
     /// # Errors
     ///
-    /// As [`Queue::submit`]; the first thing wrong with any of them.
+    /// As [`Queue::submit`]; the first thing wrong with any of them. [`Error::InvalidOption`] for
+    /// more than `limits.bulk`. [`Error::Unknown`] names the first task's id.
     pub async fn submit_all<T: Task>(
         &self,
         submissions: impl IntoIterator<Item = Submission<T>>,
@@ -138,7 +140,8 @@ impl Queue {
         Ok(ids.into_iter().map(|id| self.handle(id)).collect())
     }
 
-    /// Stores any number of tasks, in chunks of up to `limits.bulk`, as the stream is advanced.
+    /// Stores any number of tasks, in chunks of 1,000 or what [`SubmitStream::chunk`] says, as the
+    /// stream is advanced. Nothing is stored before its first [`next`](SubmitStream::next).
     #[must_use]
     pub fn submit_stream<T: Task, I: IntoIterator<Item = Submission<T>>>(
         &self,
@@ -154,18 +157,20 @@ impl Queue {
         self.inner.dispatcher.clone()
     }
 
-    /// A handle to a task by its id, also of an earlier process.
+    /// A handle to a task by its id, also of an earlier process. Reads nothing: whether there is
+    /// such a task, and whether it is a `T`, shows when the handle is used.
     #[must_use]
     pub fn handle<T: Task>(&self, id: TaskId) -> TaskHandle<T> {
         TaskHandle::new(self.clone(), id)
     }
 
     /// Sends the results of a definition's tasks to a mailbox, until the guard is dropped or the
-    /// mailbox is closed. In memory, at most once.
+    /// mailbox is closed. In memory, at most once. See [`Subscribe`] for what bounds it.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownTask`] if the definition isn't registered.
+    /// [`Error::UnknownTask`] if the definition isn't registered; [`Error::ShuttingDown`] if the
+    /// queue has ended.
     pub async fn subscribe<T: Task>(
         &self,
         mailbox: Recipient<TaskResult>,
@@ -177,7 +182,7 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// [`Error::ShuttingDown`].
+    /// [`Error::ShuttingDown`] if the queue has ended.
     pub async fn subscribe_all(
         &self,
         mailbox: Recipient<TaskResult>,
@@ -194,7 +199,9 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], or [`Error::ResultExpired`] once its record has been removed.
+    /// [`Error::NotFound`], or [`Error::ResultExpired`] once its record has been removed;
+    /// [`Error::ShardUnavailable`] or [`Error::Store`] if it can't be read;
+    /// [`Error::ShuttingDown`] if the queue has ended.
     pub async fn status(&self, id: TaskId) -> Result<TaskStatus> {
         Ok(self.record(id).await?.status)
     }
@@ -208,20 +215,22 @@ impl Queue {
         self.inner.dispatcher.send(GetTask(id)).await?
     }
 
-    /// A page of tasks by status and name, in order of their ids.
+    /// A page of tasks by status and name, in order of their ids. It reads the rows one after
+    /// another, at most 10,000 of each shard for a page, and holds up their shard meanwhile.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`] for a limit over 1,000.
+    /// [`Error::InvalidOption`] for a limit over 1,000; else as [`Queue::status`].
     pub async fn list(&self, list: ListTasks) -> Result<TaskPage> {
         self.inner.dispatcher.send(list).await?
     }
 
-    /// How many tasks there are of each status. Exact for each shard at one moment.
+    /// How many tasks there are of each status, zeros included. Exact for each shard at one moment.
     ///
     /// # Errors
     ///
-    /// A shard that can't be read.
+    /// [`Error::ShardUnavailable`] or [`Error::Store`] for a shard that can't be read;
+    /// [`Error::ShuttingDown`] if the queue has ended.
     pub async fn counts(&self) -> Result<BTreeMap<TaskStatus, u64>> {
         let counts = self.inner.dispatcher.send(CountTasks).await??;
         Ok(counts.into_iter().collect())
@@ -229,30 +238,38 @@ impl Queue {
 
     /// Cancels a task: one that hasn't started never will; a running one is asked to end.
     ///
+    /// A running attempt is told by [`TaskContext::is_cancelled`](crate::TaskContext::is_cancelled)
+    /// and nothing else. If it returns a value all the same, the task is finished; if it fails or
+    /// puts itself off, the task is cancelled. The request is kept in memory: a crash forgets it.
+    /// Cancelling again changes nothing. Dropping the future leaves it open whether it was done.
+    ///
     /// # Errors
     ///
-    /// A shard that can't be written.
+    /// [`Error::ShardUnavailable`], [`Error::DiskFull`] or [`Error::Store`] for a shard that can't
+    /// be written; [`Error::ShuttingDown`] if the queue has ended.
     pub async fn cancel(&self, id: TaskId) -> Result<CancelOutcome> {
         self.inner.dispatcher.send(Cancel(id)).await?
     }
 
     /// Lets a failed, cancelled or expired task run again, as if it were new. A durable callback
-    /// that failed is a task, too.
+    /// that failed is a task, too: redriving it delivers the result that its parent couldn't.
+    /// Dropping the future leaves it open whether it was done.
     ///
     /// # Errors
     ///
-    /// A shard that can't be written.
+    /// As [`Queue::cancel`].
     pub async fn redrive(&self, id: TaskId) -> Result<RedriveOutcome> {
         self.inner.dispatcher.send(Redrive(id)).await?
     }
 
     /// Copies every shard into a new directory while the queue is in use. Each shard's copy is
     /// consistent; the shards are copied one after the other. A shard stores nothing else while it
-    /// is being copied.
+    /// is being copied. The directory is created, or must be empty.
     ///
     /// # Errors
     ///
-    /// [`Error::Backup`]; then the directory isn't a backup, and no restore takes it.
+    /// [`Error::Backup`], [`Error::ShardUnavailable`] or [`Error::Store`]; then the directory isn't
+    /// a backup, and no restore takes it. Neither is it when the future is dropped.
     pub async fn backup(&self, to: impl AsRef<Path>) -> Result<()> {
         let to = to.as_ref();
         let failed = |source: StoreError| Error::Backup {
@@ -271,7 +288,8 @@ impl Queue {
         target.finish().map_err(failed)
     }
 
-    /// Makes a queue directory out of a backup. The directory must not exist or be empty.
+    /// Makes a queue directory out of a backup. The directory must not exist or be empty. It blocks
+    /// while files are copied.
     ///
     /// Ids that the original may have given out after the backup aren't given out again: each
     /// shard skips 2³² numbers.
@@ -294,7 +312,8 @@ impl Queue {
         self.inner.shared.registry.task_names().into_iter().map(str::to_string).collect()
     }
 
-    /// How many rows were written since the start, over all shards.
+    /// How many rows were written since the start, or since a shard's file was last opened again,
+    /// over all shards.
     #[must_use]
     pub fn row_writes(&self) -> u64 {
         let shards = self.inner.shared.shards.iter();
@@ -323,12 +342,16 @@ impl Queue {
     /// stopped: it is given back too, named in the report, and its thread is left behind. Then
     /// deliveries are flushed, the files are checkpointed and closed, and the threads end.
     ///
+    /// The end takes up to some seconds more than the deadline, per shard or thread that doesn't
+    /// answer. What couldn't be closed is in the report, not an error.
+    ///
     /// A second call waits for the first and returns the same report. Dropping the future stops
     /// nothing.
     ///
     /// # Errors
     ///
-    /// The first shard that couldn't be closed; the others were.
+    /// [`Error::ShuttingDown`] if the queue's own thread ended in a panic, so that there is no
+    /// report.
     pub async fn shutdown(&self, deadline: Duration) -> Result<ShutdownReport> {
         self.inner.ending.run(deadline).await
     }

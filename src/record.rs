@@ -398,13 +398,13 @@ pub struct Counters {
 
 /// How often and how fast a failing task is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetryPolicy {
+pub(crate) struct RetryPolicy {
     /// How many failures end the task, from 1.
-    pub max_attempts: u32,
+    pub(crate) max_attempts: u32,
     /// The upper bound of the first pause; it doubles with each failure.
-    pub backoff_min: Duration,
+    pub(crate) backoff_min: Duration,
     /// The longest pause.
-    pub backoff_max: Duration,
+    pub(crate) backoff_max: Duration,
 }
 
 /// A task as it is stored, read at one moment.

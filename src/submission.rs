@@ -140,7 +140,8 @@ impl Submit {
         }
     }
 
-    /// Higher goes first; the definition's if not given, 0 if that has none.
+    /// Higher goes first; the definition's if not given, 0 if that has none. One level outweighs
+    /// `tasks.ageing_per_level` of waiting.
     #[must_use]
     pub fn priority(mut self, priority: i16) -> Self {
         self.priority = Some(priority);
@@ -154,7 +155,8 @@ impl Submit {
         self
     }
 
-    /// Starts no earlier than at this time; a time that has passed means now.
+    /// Starts no earlier than at this time, which is before the year 10000; a time that has passed
+    /// means now.
     #[must_use]
     pub fn at(mut self, time: SystemTime) -> Self {
         self.start = Start::At(Timestamp::from(time));
@@ -168,15 +170,17 @@ impl Submit {
         self
     }
 
-    /// How long an attempt may take, from 1 ms to 365 days.
+    /// How long an attempt may take, from 1 ms to 365 days. The future of an async one is dropped
+    /// then; a blocking one is told by its context and keeps its slot until it returns.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.overrides.timeout = Some(timeout);
         self
     }
 
-    /// The first and the longest pause before a retry, at most 365 days; counted in whole
-    /// milliseconds.
+    /// The upper bounds of the first and of the longest pause before a retry, at most 365 days;
+    /// counted in whole milliseconds. The bound doubles with each failure; the pause is a random
+    /// part of it.
     #[must_use]
     pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
         self.overrides.backoff = Some((min, max));
@@ -192,7 +196,8 @@ impl Submit {
     }
 
     /// Calls a closure with the result when the task has ended; at most once, and not after a
-    /// restart. It runs on the CallbackActor's thread: keep it short.
+    /// restart. It runs on the thread that serves all targets in memory: keep it short. A panic in
+    /// it is caught, and the delivery is dead.
     #[must_use]
     pub fn on_result(mut self, closure: impl FnOnce(TaskResult) + Send + 'static) -> Self {
         self.targets.push(Target::Closure(Box::new(closure)));
@@ -208,7 +213,7 @@ impl Submit {
     }
 
     /// Submits again what ended in [`Error::Unknown`]: under the same id, so that it is stored at
-    /// most once.
+    /// most once while its record is kept. An id that its shard never gave out is refused.
     #[must_use]
     pub fn with_id(mut self, id: TaskId) -> Self {
         self.id = Some(id);

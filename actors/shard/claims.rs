@@ -144,9 +144,7 @@ impl<S: ShardStore> ShardActor<S> {
             id: claim.id,
             counters: claim.counters,
             priority: claim.priority,
-            epoch: self.epoch,
             submitted_at: claim.submitted_at,
-            started_at: now,
             retry: retry_policy(&definition, &claim.overrides, &self.shared.settings),
             timeout: claim
                 .overrides

@@ -8,7 +8,7 @@ use actix::{ActorContext, AsyncContext, Context};
 
 use super::{Inbox, ShardActor};
 use crate::actors::ledger::{DeliverBatch, DeliverItem, Done};
-use crate::actors::messages::{Deliver, Group};
+use crate::actors::messages::{Deliver, Group, Wake, Watch};
 use crate::actors::outbox::Once;
 use crate::actors::slots::Grant;
 use crate::actors::supervision::ChildEnd;
@@ -61,9 +61,7 @@ impl<S: ShardStore> ShardActor<S> {
             |actor, (flight, result), context| match result {
                 Ok(result) => actor.applied(flight, result, context),
                 Err(BatchError::Refused(error)) => actor.refused(flight, &error, context),
-                Err(BatchError::Unknown { ids, source }) => {
-                    actor.unknown(flight, ids, &source, context);
-                }
+                Err(BatchError::Unknown(error)) => actor.unknown(flight, &error, context),
             },
         );
     }
@@ -116,6 +114,7 @@ impl<S: ShardStore> ShardActor<S> {
         let deliveries: Vec<DeliveryEnd> =
             inbox.delivered.iter().flat_map(|parcel| parcel.body().ends.iter().copied()).collect();
         let tasks = inbox.groups.iter().flat_map(|group| &group.pending);
+        let submissions = tasks.map(|pending| pending.task.clone()).collect();
         let batch = Batch {
             now,
             settlements,
@@ -123,11 +122,23 @@ impl<S: ShardStore> ShardActor<S> {
             cancellations: inbox.cancels.iter().map(|cancel| cancel.id).collect(),
             watched: snapshot.watched.clone(),
             redrives: inbox.redrives.iter().map(|redrive| redrive.id).collect(),
-            submissions: tasks.map(|pending| pending.task.clone()).collect(),
+            submissions,
             claim: self.budget(grant.as_ref()),
             deliver: self.delivery_credits(),
         };
+        self.expect_ids(&batch, &mut inbox.groups);
         InFlight { batch, inbox, grant, done }
+    }
+
+    /// Notes in each answer which ids its tasks will have: should this actor die before it answers,
+    /// the caller is told that they may be stored.
+    fn expect_ids(&self, batch: &Batch, groups: &mut [Group]) {
+        let Some(store) = &self.store else { return };
+        let mut ids = batch.ids(self.ledger.id, store.outlook().next).into_iter();
+        for group in groups {
+            let expected = ids.by_ref().take(group.pending.len()).collect();
+            group.answer.expect_ids(expected);
+        }
     }
 
     fn take_credits_for(&mut self, inbox: &Inbox) -> Option<Grant> {
@@ -313,7 +324,7 @@ impl<S: ShardStore> ShardActor<S> {
                 self.ledger.cached().remove(&id.sequence());
                 let watching = self.ledger.watchers().remove(&id.sequence());
                 for answer in watching.into_iter().flatten() {
-                    context.notify(crate::actors::messages::Watch { id, answer });
+                    context.address().do_send(Watch { id, answer });
                 }
             }
             CancelOutcome::AlreadyFinished(_) | CancelOutcome::NotFound => {}
@@ -369,7 +380,7 @@ impl<S: ShardStore> ShardActor<S> {
             context.run_later(RETRY_PAUSE, |actor, context| {
                 // a batch without ends says whether the trouble is over
                 actor.ends_only = !actor.inbox.finishes.is_empty();
-                actor.flush(context);
+                context.address().do_send(Wake);
             });
         }
     }
@@ -379,29 +390,24 @@ impl<S: ShardStore> ShardActor<S> {
     fn unknown(
         &mut self,
         flight: InFlight,
-        ids: Vec<TaskId>,
         error: &StoreError,
         context: &mut Context<Self>,
     ) {
         tracing::error!(shard = %self.ledger.id, %error, "a commit's outcome is unknown");
-        let mut ids = ids.into_iter();
         let mut unanswered = self.ledger.unanswered();
         for group in flight.inbox.groups {
-            let Group { pending, mut answer } = group;
+            let Group { pending, answer } = group;
             self.ledger.incoming.fetch_sub(pending.len(), Ordering::AcqRel);
             let mut targets = self.ledger.targets();
             let mut cached = self.ledger.cached();
-            let mut expected = Vec::with_capacity(pending.len());
-            for (pending, id) in pending.into_iter().zip(ids.by_ref()) {
+            for (pending, id) in pending.into_iter().zip(answer.ids()) {
                 if !pending.targets.is_empty() {
                     targets.insert(id.sequence(), pending.targets);
                 }
                 if let Some(input) = pending.cached {
                     cached.insert(id.sequence(), input);
                 }
-                expected.push(id);
             }
-            answer.expect_ids(expected);
             unanswered.push(answer);
         }
         drop(unanswered);

@@ -20,13 +20,20 @@ pub(crate) struct ShardChild {
     shared: Arc<Shared>,
     /// The first store, opened when the queue started.
     first: Option<SqliteStore>,
+    /// Called when the first actor is up.
+    up: Option<Box<dyn FnOnce()>>,
     end: Rc<Cell<ChildEnd>>,
 }
 
 impl ShardChild {
-    pub(crate) fn new(ledger: Arc<ShardLedger>, shared: Arc<Shared>, first: SqliteStore) -> Self {
+    pub(crate) fn new(
+        ledger: Arc<ShardLedger>,
+        shared: Arc<Shared>,
+        first: SqliteStore,
+        up: impl FnOnce() + 'static,
+    ) -> Self {
         let end = Rc::new(Cell::new(ChildEnd::Stopped));
-        ShardChild { ledger, shared, first: Some(first), end }
+        ShardChild { ledger, shared, first: Some(first), up: Some(Box::new(up)), end }
     }
 
     async fn reopen(&self) -> Result<SqliteStore> {
@@ -93,8 +100,7 @@ impl Child for ShardChild {
         };
         self.end.set(ChildEnd::Stopped);
         let (ledger, shared) = (self.ledger.clone(), self.shared.clone());
-        let epoch = store.epoch();
-        Ok(ShardActor::new(store, epoch, ledger, shared, self.end.clone()))
+        Ok(ShardActor::new(store, ledger, shared, self.end.clone()))
     }
 
     fn started(&mut self, address: &Addr<Self::Actor>) {
@@ -106,6 +112,9 @@ impl Child for ShardChild {
             address.do_send(Delivered(parcel));
         }
         address.do_send(Wake);
+        if let Some(up) = self.up.take() {
+            up();
+        }
     }
 
     fn end(&mut self) -> ChildEnd {

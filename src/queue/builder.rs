@@ -17,6 +17,9 @@ use crate::store::{Directory, DirectoryOptions};
 use crate::task::{CallbackTask, DataMap, Task};
 
 /// Describes a queue; [`start`](QueueBuilder::start) checks everything and starts it.
+///
+/// Without settings it takes [`Settings::default`]: files and variables count only with
+/// [`Settings::load`].
 #[must_use = "nothing happens until it is started"]
 pub struct QueueBuilder {
     settings: Settings,
@@ -67,7 +70,7 @@ impl QueueBuilder {
     }
 
     /// Mounts every `#[task]` and `#[callback]` in the module `path` and below it. Usually
-    /// `discover(module_path!())`.
+    /// `discover(module_path!())`. If there is none, a warning says so.
     pub fn discover(mut self, path: &str) -> Self {
         self.registry.discover(path);
         self
@@ -81,21 +84,22 @@ impl QueueBuilder {
         self
     }
 
-    /// Mounts one task.
+    /// Mounts one task. Mounting it again changes nothing.
     #[track_caller]
     pub fn register<T: Task>(mut self) -> Self {
         self.registry.register::<T>();
         self
     }
 
-    /// Mounts one durable callback.
+    /// Mounts one durable callback. Mounting it again changes nothing.
     #[track_caller]
     pub fn register_callback<C: CallbackTask>(mut self) -> Self {
         self.registry.register_callback::<C>();
         self
     }
 
-    /// Gives every task and callback that asks for `Data<T>` this value.
+    /// Gives every task and callback that asks for `Data<T>` this value, in place of an earlier one
+    /// of its type.
     pub fn data<T: Send + Sync + 'static>(mut self, value: T) -> Self {
         self.data.insert(value);
         self
@@ -123,8 +127,9 @@ impl QueueBuilder {
     /// # Errors
     ///
     /// [`Error::Settings`] or [`Error::Start`] with everything that is wrong, and
-    /// [`Error::Locked`] at once if another process has the directory. Then nothing was started,
-    /// and no task was touched.
+    /// [`Error::Locked`] at once if another process has the directory. Then nothing runs, and no
+    /// task was touched unless one of several files could be opened and recovered before another
+    /// failed.
     pub async fn start(self) -> Result<Queue> {
         self.settings.check()?;
         let reasons = self.mistakes();

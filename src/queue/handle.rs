@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Queue;
+use crate::actors::ledger::ShardState;
 use crate::actors::messages::Watch;
 use crate::actors::system::Phase;
 use crate::error::{Error, Result};
@@ -42,12 +43,13 @@ impl<T: Task> TaskHandle<T> {
         self.id
     }
 
-    /// Waits until the task has ended, however it does, and returns how.
+    /// Waits until the task has ended, however it does, and returns how. While its shard is being
+    /// rebuilt it goes on waiting. Dropping the future is harmless.
     ///
     /// # Errors
     ///
     /// [`Error::ResultExpired`] if its record is gone, [`Error::NotFound`] if it never was,
-    /// [`Error::ShuttingDown`] if the queue ends first.
+    /// [`Error::Store`] if it can't be read, [`Error::ShuttingDown`] if the queue ends first.
     pub async fn result(&self) -> Result<TaskResult> {
         let shared = &self.queue.inner.shared;
         let id = self.id;
@@ -58,6 +60,9 @@ impl<T: Task> TaskHandle<T> {
             match answered.await {
                 Ok(answer) => return answer,
                 Err(_) if shared.phase() == Phase::Ended => return Err(Error::ShuttingDown),
+                Err(_) if ledger.state() == ShardState::Quarantined => {
+                    return Err(Error::ShardUnavailable { shard: ledger.id });
+                }
                 // the shard is being rebuilt and will answer
                 Err(_) => tokio::time::sleep(REBUILD_PAUSE).await,
             }
@@ -68,7 +73,9 @@ impl<T: Task> TaskHandle<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::WaitTimedOut`]; else as awaiting the handle.
+    /// [`Error::WaitTimedOut`]; [`Error::TaskFailed`], [`Error::Cancelled`] or [`Error::Expired`]
+    /// if the task ended without success; [`Error::Decode`] if the output isn't a `T::Output`; else
+    /// as [`TaskHandle::result`]. Awaiting the handle itself has the same errors but the first.
     pub async fn wait(&self, limit: Duration) -> Result<T::Output> {
         match tokio::time::timeout(limit, self.result()).await {
             Ok(result) => result?.decode(),

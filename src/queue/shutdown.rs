@@ -44,7 +44,7 @@ impl Ending {
     pub(super) async fn run(&self, deadline: Duration) -> Result<ShutdownReport> {
         if let Some(stop) = lock(&self.stop).take() {
             // if nobody listens, the system has ended and the report is there, or never will be
-            drop(stop.send(deadline));
+            let _ = stop.send(deadline);
         }
         let mut ended = self.ended.clone();
         let report = ended.wait_for(Option::is_some).await.map_err(|_| Error::ShuttingDown)?;

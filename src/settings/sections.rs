@@ -64,7 +64,8 @@ pub struct Workers {
     /// The number of workers, 1 to 256; `None` (`"auto"` in files) is one per core.
     #[serde(with = "worker_count")]
     pub count: Option<usize>,
-    /// How many async tasks a worker runs at a time, 1 to 4,096.
+    /// How many attempts a worker has under way at a time, 1 to 4,096. A blocking one holds a slot
+    /// as well, while it waits for its thread and runs.
     pub concurrency: usize,
     /// How many tasks may be claimed ahead for a worker whose slots are taken, 0 to 8,192.
     pub prefetch: usize,
@@ -114,7 +115,8 @@ pub struct Limits {
     pub pending_submissions: usize,
     /// How many ready tasks each shard keeps in memory: 1 to 1,048,576.
     pub window: usize,
-    /// How many tasks' cached arguments are kept: 1 to 1,000,000,000.
+    /// How many tasks' cached arguments are kept, 1 to 1,000,000,000. Further ones are refused as
+    /// [`Busy`](crate::Error::Busy).
     pub cached_arguments: usize,
     /// The most writes in one transaction: 1 to 65,536.
     pub batch: usize,
@@ -141,7 +143,7 @@ pub struct Retention {
     /// For tasks whose notification is over, or that needed none: 0 to 3,650 days.
     #[serde(with = "units::duration")]
     pub results: Duration,
-    /// For dead deliveries and tasks that failed for good: 0 to 3,650 days.
+    /// For tasks that ended without success, and dead deliveries: 0 to 3,650 days.
     #[serde(with = "units::duration")]
     pub dead: Duration,
     /// How often old records are looked for: 1 s to 7 days.
@@ -155,7 +157,7 @@ pub struct Retention {
 #[non_exhaustive]
 pub struct Supervision {
     /// How many panics `within` are answered by a fresh actor: 0 to 1,000. One more
-    /// quarantines the shard.
+    /// quarantines a shard; any other actor then pauses for `probe`.
     pub restarts: u32,
     /// The time in which `restarts` are counted: 1 ms to 1 day.
     #[serde(with = "units::duration")]
@@ -176,7 +178,9 @@ pub struct Supervision {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Shutdown {
-    /// How long running attempts may take to end by themselves: 0 to 1 day.
+    /// How long running attempts may take to end by themselves: 0 to 1 day. For the program to
+    /// give to [`Queue::shutdown`](crate::Queue::shutdown), which asks for it; the queue itself
+    /// doesn't read it.
     #[serde(with = "units::duration")]
     pub deadline: Duration,
 }

@@ -209,7 +209,6 @@ fn read_claim(
                 crashes: row.get(2)?,
             },
             priority: row.get(3)?,
-            codec,
             submitted_at: Timestamp::from_micros(row.get(7)?),
             input,
             overrides: row::overrides(row, 9)?,

@@ -166,16 +166,6 @@ impl Directory {
         ballast::restore(&self.inner.path, self.inner.ballast_bytes)
     }
 
-    /// Free space of the directory's file system, in bytes.
-    pub(crate) fn available_bytes(&self) -> Result<u64, StoreError> {
-        ballast::available_bytes(&self.inner.path)
-    }
-
-    /// Refuses to go on in a forked child.
-    pub(crate) fn ensure_same_process(&self) -> Result<(), StoreError> {
-        self.inner.lock.ensure_same_process()
-    }
-
     /// Refuses to go on in a forked child, or after `queue.lock` was removed or replaced.
     pub(crate) fn ensure_still_ours(&self) -> Result<(), StoreError> {
         self.inner.lock.ensure_same_process()?;

@@ -40,7 +40,7 @@ use crate::codec::Codec;
 use crate::error::StoreError;
 use crate::lifecycle::Transition;
 use crate::record::{
-    Counters, DeadReason, Encoded, TaskId, TaskRecord, TaskStatus,
+    Counters, DeadReason, Encoded, ShardId, TaskId, TaskRecord, TaskStatus,
 };
 
 /// What a submission may override of its definition's options.
@@ -193,7 +193,6 @@ pub(crate) struct Claim {
     pub(crate) definition: usize,
     pub(crate) counters: Counters,
     pub(crate) priority: i16,
-    pub(crate) codec: Codec,
     pub(crate) submitted_at: Timestamp,
     pub(crate) input: ClaimInput,
     pub(crate) overrides: Overrides,
@@ -202,6 +201,19 @@ pub(crate) struct Claim {
     pub(crate) parent: Option<TaskId>,
     /// Whether it was claimed against a place behind a slot.
     pub(crate) prefetched: bool,
+}
+
+impl Batch {
+    /// The ids that the submissions will have, if the first of them gets the number `next`.
+    pub(crate) fn ids(&self, shard: ShardId, mut next: u64) -> Vec<TaskId> {
+        let numbers = self.submissions.iter().map(|task| {
+            task.id.unwrap_or_else(|| {
+                next += 1;
+                TaskId::new(shard, next - 1)
+            })
+        });
+        numbers.collect()
+    }
 }
 
 /// What a batch did.
@@ -229,6 +241,8 @@ pub(crate) struct Outlook {
     pub(crate) next_due: Option<Timestamp>,
     /// Whether results wait for delivery credits.
     pub(crate) undelivered: bool,
+    /// The sequence number that the next batch's first submission gets.
+    pub(crate) next: u64,
     /// How many rows were written since the store was opened.
     pub(crate) row_writes: u64,
 }
@@ -238,9 +252,9 @@ pub(crate) struct Outlook {
 pub(crate) enum BatchError {
     /// Nothing of it was stored.
     Refused(StoreError),
-    /// The commit failed: the submissions have these ids if they were stored. The store must be
-    /// reopened before it is used again.
-    Unknown { ids: Vec<TaskId>, source: StoreError },
+    /// The commit failed: the batch was stored or it wasn't. The store must be reopened before it
+    /// is used again.
+    Unknown(StoreError),
 }
 
 /// What a lookup found.

@@ -218,9 +218,11 @@ impl Work<'_> {
         } else if delivery == Delivery::Pending {
             self.changes.undelivered += 1;
         }
-        let names: Vec<Arc<str>> = self.callbacks_of(ended).cloned().collect();
-        for name in &names {
-            self.insert_callback(name, ended.sequence, ended.priority)?;
+        if opening.left > 0 {
+            let names: Vec<Arc<str>> = self.callbacks_of(ended).cloned().collect();
+            for name in &names {
+                self.insert_callback(name, ended.sequence, ended.priority)?;
+            }
         }
         if let Some(parent) = ended.parent {
             let well = ended.outcome == Outcome::Finished;

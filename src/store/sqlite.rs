@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::fault::store_error;
 use super::maintain::Sweep;
-use super::open::{self, OpenKind, OpenedShard};
+use super::open::{self, FileGuard, OpenKind, OpenedShard};
 use super::window::Window;
 use super::work::{CALLBACKS_MAX, Work};
 use super::{
@@ -21,6 +22,9 @@ use crate::record::{ShardId, TaskId, TaskStatus};
 
 /// How many sequence numbers one durable reservation makes available.
 const RESERVATION: u64 = 65_536;
+
+/// How often a busy store looks whether its file is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How many ready rows a refill of the window reads at a time.
 const REFILL: usize = 2_048;
@@ -37,9 +41,9 @@ pub(crate) struct StoreOptions {
     /// How many ready rows are kept in memory.
     pub(crate) window: usize,
     /// How long records are kept after their end, and after an end without success.
-    pub(crate) keep_results: std::time::Duration,
-    pub(crate) keep_dead: std::time::Duration,
-    pub(crate) sweep: std::time::Duration,
+    pub(crate) keep_results: Duration,
+    pub(crate) keep_dead: Duration,
+    pub(crate) sweep: Duration,
 }
 
 /// Definitions' names and the small numbers that rows carry.
@@ -139,6 +143,25 @@ impl Changes {
     }
 }
 
+/// Watches that process and file are still the ones that were opened.
+#[derive(Debug)]
+struct Guard {
+    file: FileGuard,
+    looked: Instant,
+}
+
+impl Guard {
+    /// Looks at the process each time, and at the file at most once a second.
+    fn look(&mut self) -> Result<(), StoreError> {
+        self.file.ensure_same_process()?;
+        if self.looked.elapsed() >= LOOK_EVERY {
+            self.file.ensure_same_file()?;
+            self.looked = Instant::now();
+        }
+        Ok(())
+    }
+}
+
 /// One shard's file, open and owned.
 #[derive(Debug)]
 pub(crate) struct SqliteStore {
@@ -153,6 +176,7 @@ pub(crate) struct SqliteStore {
     pub(super) next_due: Option<Timestamp>,
     pub(super) undelivered: u64,
     pub(super) sweep: Sweep,
+    guard: Guard,
     pub(super) options: StoreOptions,
 }
 
@@ -163,6 +187,8 @@ impl SqliteStore {
         shard: ShardId,
         options: StoreOptions,
     ) -> Result<Self, StoreError> {
+        let OpenedShard { created, was_clean, .. } = opened;
+        tracing::debug!(%shard, created, was_clean, epoch = opened.epoch, "shard opened");
         let mut store = SqliteStore {
             shard,
             epoch: opened.epoch,
@@ -174,6 +200,7 @@ impl SqliteStore {
             next_due: None,
             undelivered: 0,
             sweep: Sweep::default(),
+            guard: Guard { file: opened.guard, looked: Instant::now() },
             connection: opened.connection,
             options,
         };
@@ -183,17 +210,13 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// The epoch: goes up with each process that owns the file.
-    pub(crate) fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
     pub(super) fn id(&self, sequence: i64) -> TaskId {
         TaskId::new(self.shard, sequence as u64)
     }
 
     /// Does a batch in one transaction. Memory changes only after the commit.
     fn apply_now(&mut self, batch: &Batch) -> Result<BatchResult, BatchError> {
+        self.guard.look().map_err(BatchError::Refused)?;
         self.reserve_for(batch).map_err(BatchError::Refused)?;
         let wanted = batch.claim.slots + batch.claim.prefetch + usize::from(batch.claim.suspect);
         self.refill(wanted).map_err(|fault| BatchError::Refused(store_error(fault)))?;
@@ -204,8 +227,7 @@ impl SqliteStore {
         work.run().map_err(|fault| BatchError::Refused(store_error(fault)))?;
         let (changes, result) = work.finish();
         if let Err(fault) = transaction.commit() {
-            let ids = result.submitted.iter().flatten().copied().collect();
-            return Err(BatchError::Unknown { ids, source: store_error(fault) });
+            return Err(BatchError::Unknown(store_error(fault)));
         }
         self.adopt(changes);
         Ok(result)
@@ -333,6 +355,7 @@ impl ShardStore for SqliteStore {
             suspects: !self.suspects.is_empty(),
             next_due: self.next_due,
             undelivered: self.undelivered > 0,
+            next: self.next,
             row_writes: self.connection.total_changes(),
         }
     }

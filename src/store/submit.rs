@@ -88,7 +88,7 @@ impl Work<'_> {
         let due = task.due_at.filter(|due| *due > now);
         let sequence = match task.id {
             Some(id) => id.sequence(),
-            None => self.next_sequence(),
+            None => self.next_submission(),
         };
         Fresh {
             sequence,
@@ -158,7 +158,6 @@ impl Work<'_> {
             definition: task.definition,
             counters: Counters { claim_no: 1, failures: 0, crashes: 0 },
             priority: task.priority,
-            codec: task.codec,
             submitted_at: self.now(),
             input: match &task.payload {
                 Some(bytes) => {

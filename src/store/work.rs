@@ -19,6 +19,7 @@ pub(super) struct Work<'a> {
     pub(super) batch: &'a Batch,
     pub(super) changes: Changes,
     pub(super) result: BatchResult,
+    pub(super) next_submission: u64,
     /// How many more results may be sent to targets in memory.
     pub(super) credits: usize,
     pub(super) statements: Statements<'a>,
@@ -48,10 +49,13 @@ pub(super) fn prepared<'s, 'a>(
 
 impl<'a> Work<'a> {
     pub(super) fn new(store: &'a SqliteStore, batch: &'a Batch) -> Self {
+        // the submissions' numbers come first, so that their ids are known before the batch is
+        let fresh = batch.submissions.iter().filter(|task| task.id.is_none()).count();
         Work {
             store,
             batch,
-            changes: Changes { next: store.next, ..Changes::default() },
+            changes: Changes { next: store.next + fresh as u64, ..Changes::default() },
+            next_submission: store.next,
             result: BatchResult::default(),
             credits: batch.deliver,
             statements: Statements::default(),
@@ -88,6 +92,13 @@ impl<'a> Work<'a> {
         let sequence = self.changes.next;
         assert!(sequence <= self.store.reserved, "a sequence number is reserved before it is used");
         self.changes.next += 1;
+        sequence
+    }
+
+    /// The next of the numbers that belong to the batch's submissions.
+    pub(super) fn next_submission(&mut self) -> u64 {
+        let sequence = self.next_submission;
+        self.next_submission += 1;
         sequence
     }
 
