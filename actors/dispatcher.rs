@@ -32,6 +32,9 @@ use crate::submission::{Accepted, SubmitLimits};
 /// How long a refused caller should wait before it tries again.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
+/// How long submissions wait before their shard is looked at again while it is being rebuilt.
+const REBUILD_PAUSE: Duration = Duration::from_millis(5);
+
 /// How many submissions are sent on although the mailbox isn't empty yet.
 const FLUSH_AT: usize = 512;
 
@@ -91,6 +94,10 @@ impl Dispatcher {
         };
         let limits = SubmitLimits { payload_bytes: self.shared.settings.limits.payload };
         let mut accepted = submit.check(&self.shared.registry, limits, &self.shared.clock)?;
+        if accepted.cached.is_some() && self.shared.cached() >= self.shared.settings.limits.cached_arguments
+        {
+            return Err(Error::Busy { retry_after: RETRY_AFTER });
+        }
         accepted.permit = Some(permit);
         if let Some(input) = accepted.cached.take() {
             let room = self.shared.cached_room.clone().try_acquire_owned();
@@ -108,8 +115,12 @@ impl Dispatcher {
             let ledger = ledger.ok_or(Error::ShardUnavailable { shard })?;
             return usable(ledger).map(|()| shard.index());
         }
-        let loads: Vec<ShardLoad> = self.shared.shards.iter().map(|ledger| load(ledger)).collect();
-        let chosen = routing::choose(&loads, outgoing.last);
+        // a shard that is being rebuilt will be back in a moment: better than a refusal
+        let chosen = [ShardState::Open, ShardState::Opening].into_iter().find_map(|state| {
+            let shards = self.shared.shards.iter();
+            let loads: Vec<ShardLoad> = shards.map(|ledger| load(ledger, state)).collect();
+            routing::choose(&loads, outgoing.last)
+        });
         let index = chosen.ok_or(Error::ShardUnavailable { shard: ShardId(0) })?;
         outgoing.last = index;
         Ok(index)
@@ -138,16 +149,25 @@ impl Dispatcher {
         }
     }
 
-    /// Sends what has come together to the shards.
-    fn send_on(&self) {
+    /// Sends what has come together to the shards. What is for a shard that is being rebuilt waits;
+    /// tells whether there is any.
+    fn send_on(&self) -> bool {
         let mut outgoing = self.outgoing.borrow_mut();
         outgoing.armed = false;
+        let mut waits = false;
         for (index, groups) in outgoing.groups.iter_mut().enumerate() {
-            if !groups.is_empty() {
-                let groups = std::mem::take(groups);
-                self.shared.shards[index].link.send(Insert { groups });
+            let ledger = &self.shared.shards[index];
+            if groups.is_empty() {
+                continue;
             }
+            if ledger.state() == ShardState::Opening {
+                waits = true;
+                continue;
+            }
+            let groups = std::mem::take(groups);
+            ledger.link.send(Insert { groups });
         }
+        waits
     }
 
     /// Runs a handler's body. After a panic the buffers are made anew: what was in them is refused
@@ -175,15 +195,15 @@ impl Dispatcher {
 
 fn usable(ledger: &ShardLedger) -> Result<()> {
     match ledger.state() {
-        ShardState::Open => Ok(()),
+        ShardState::Open | ShardState::Opening => Ok(()),
         _ => Err(Error::ShardUnavailable { shard: ledger.id }),
     }
 }
 
-fn load(ledger: &ShardLedger) -> ShardLoad {
+fn load(ledger: &ShardLedger, wanted: ShardState) -> ShardLoad {
     let ready = ledger.ready.load(Ordering::Acquire);
     let incoming = ledger.incoming.load(Ordering::Acquire);
-    ShardLoad { open: ledger.state() == ShardState::Open, waiting: ready + incoming }
+    ShardLoad { open: ledger.state() == wanted, waiting: ready + incoming }
 }
 
 /// Sends a question to a shard and waits for its answer.
@@ -311,12 +331,12 @@ impl Handler<SubmitAll> for Dispatcher {
 impl Handler<Wake> for Dispatcher {
     type Result = ();
 
-    fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
-        let sent = self.guarded(|dispatcher| {
-            dispatcher.send_on();
-            Ok(())
-        });
-        drop(sent);
+    fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
+        let waits = self.guarded(|dispatcher| Ok(dispatcher.send_on()));
+        if let Ok(true) = waits {
+            self.outgoing.borrow_mut().armed = true;
+            context.run_later(REBUILD_PAUSE, |_, context| context.notify(Wake));
+        }
     }
 }
 

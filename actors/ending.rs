@@ -29,8 +29,9 @@ pub(super) async fn drain(shared: &Arc<Shared>, deadline: Duration) -> ShutdownR
             .iter()
             .flat_map(|worker| {
                 let blocking = worker.blocking();
-                let named = blocking.values().map(|a| (a.id, a.definition.name.to_string()));
-                named.collect::<Vec<_>>()
+                let running = blocking.values().filter(|blocking| blocking.runs);
+                let attempts = running.map(|blocking| &blocking.attempt);
+                attempts.map(|a| (a.id, a.definition.name.to_string())).collect::<Vec<_>>()
             })
             .collect();
         quiesce(shared, true);

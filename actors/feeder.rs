@@ -162,7 +162,12 @@ impl Deliveries {
             let Some((ticket, result)) = feeder.backlog.pop_front() else { break };
             feeder.send(ticket, result);
         }
-        std::mem::take(&mut feeder.sent)
+        let sent = std::mem::take(&mut feeder.sent);
+        if feeder.outstanding == 0 {
+            // made again with the next result: one that has unsubscribed isn't held on to
+            feeders.remove(&id);
+        }
+        sent
     }
 }
 

@@ -335,6 +335,14 @@ impl Memory for ShardLedger {
     }
 }
 
+/// A blocking attempt that was handed to the pool.
+#[derive(Debug)]
+pub(crate) struct Blocking {
+    pub(crate) attempt: Arc<Attempt>,
+    /// Whether it has got a thread.
+    pub(crate) runs: bool,
+}
+
 /// What lives in memory about one worker.
 #[derive(Debug)]
 pub(crate) struct WorkerLedger {
@@ -351,8 +359,8 @@ pub(crate) struct WorkerLedger {
     pub(crate) armed: AtomicBool,
     /// How to end an async attempt that runs.
     aborts: Mutex<HashMap<TaskId, tokio::task::AbortHandle>>,
-    /// Blocking attempts that run.
-    blocking: Mutex<HashMap<TaskId, Arc<Attempt>>>,
+    /// Blocking attempts that were handed to the pool.
+    blocking: Mutex<HashMap<TaskId, Blocking>>,
 }
 
 impl WorkerLedger {
@@ -378,7 +386,7 @@ impl WorkerLedger {
         lock(&self.aborts)
     }
 
-    pub(crate) fn blocking(&self) -> MutexGuard<'_, HashMap<TaskId, Arc<Attempt>>> {
+    pub(crate) fn blocking(&self) -> MutexGuard<'_, HashMap<TaskId, Blocking>> {
         lock(&self.blocking)
     }
 

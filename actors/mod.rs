@@ -33,3 +33,6 @@ pub use messages::{
     Cancel, CountTasks, GetTask, ListTasks, Redrive, Submit, SubmitAll, Subscribe, Unsubscribe,
 };
 pub use subscriptions::SubscriptionId;
+
+#[cfg(test)]
+mod tests;

@@ -162,6 +162,7 @@ impl<S: ShardStore> ShardActor<S> {
 
     /// Lets the store remove what has been kept long enough.
     fn maintain(&mut self, context: &mut Context<Self>) {
+        self.shared.restore_ballast();
         let now = self.confirmed_now();
         self.with_store(
             context,

@@ -46,6 +46,9 @@ pub(crate) trait Child {
         ChildEnd::Stopped
     }
 
+    /// An actor has ended; unless it was told to, a new one will be built.
+    fn ended(&mut self, _end: ChildEnd) {}
+
     /// The budget is spent (`true`), or a probe has lived long enough (`false`).
     fn quarantine(&mut self, _on: bool) {}
 }
@@ -61,6 +64,7 @@ pub(crate) async fn supervise<C: Child>(
     loop {
         let ended = run_once(&mut child, link()).await;
         link().set(None);
+        child.ended(*ended.as_ref().unwrap_or(&ChildEnd::Faulted));
         match ended {
             Ok(ChildEnd::Stopped) => return,
             Ok(ChildEnd::Panicked) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     moved: Notify,
     /// Attempts that were given back.
     released: AtomicU64,
+    /// Whether a full disk has had the ballast.
+    ballast_freed: AtomicBool,
 }
 
 /// The way to the CallbackActor.
@@ -133,6 +135,7 @@ impl Shared {
             clock,
             directory: Mutex::new(Some(directory)),
             released: AtomicU64::new(0),
+            ballast_freed: AtomicBool::new(false),
         })
     }
 
@@ -206,6 +209,11 @@ impl Shared {
         self.directory.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
+    /// How many tasks' arguments are kept in memory.
+    pub(crate) fn cached(&self) -> usize {
+        self.shards.iter().map(|ledger| ledger.cached().len()).sum()
+    }
+
     /// Counts attempts that were given back.
     pub(crate) fn add_released(&self, attempts: u64) {
         self.released.fetch_add(attempts, Ordering::Relaxed);
@@ -215,8 +223,21 @@ impl Shared {
         self.released.load(Ordering::Relaxed)
     }
 
+    /// Takes the ballast again once there is room for it.
+    pub(crate) fn restore_ballast(&self) {
+        if !self.ballast_freed.load(Ordering::Acquire) {
+            return;
+        }
+        match self.directory().and_then(|directory| directory.restore_ballast()) {
+            Ok(true) => self.ballast_freed.store(false, Ordering::Release),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the ballast file cannot be restored"),
+        }
+    }
+
     /// Gives the ballast back to a full disk, so that ends can be stored.
     pub(crate) fn free_ballast(&self) {
+        self.ballast_freed.store(true, Ordering::Release);
         match self.directory().and_then(|directory| directory.free_ballast()) {
             Ok(true) => tracing::warn!("the disk is full; the ballast file is freed"),
             Ok(false) => {}
@@ -290,7 +311,7 @@ pub(crate) async fn start(shared: Arc<Shared>) -> Result<Running> {
     let (report, ended) = watch::channel(None);
     let run = move || {
         let runner = System::new();
-        let (arbiters, outcome) = runner.block_on(run(shared, started, stopped));
+        let (arbiters, outcome) = runner.block_on(run(&shared, started, stopped));
         for arbiter in &arbiters {
             arbiter.stop();
         }
@@ -300,6 +321,8 @@ pub(crate) async fn start(shared: Arc<Shared>) -> Result<Running> {
             }
         }
         drop(runner);
+        // not earlier: until their threads have ended, shards may write
+        shared.release_directory();
         report.send_replace(Some(outcome));
     };
     let spawned = std::thread::Builder::new().name("mqs-system".into()).spawn(run);
@@ -318,17 +341,17 @@ pub(crate) async fn start(shared: Arc<Shared>) -> Result<Running> {
 
 /// The life of the system's own thread: start, wait, end.
 async fn run(
-    shared: Arc<Shared>,
+    shared: &Arc<Shared>,
     started: oneshot::Sender<Started>,
     stopped: oneshot::Receiver<Duration>,
 ) -> (Vec<Arbiter>, ShutdownReport) {
     let mut arbiters = Vec::new();
-    let outcome = boot(&shared, &mut arbiters).await;
+    let outcome = boot(shared, &mut arbiters).await;
     let running = outcome.is_ok();
     let mut report = ShutdownReport::default();
     if started.send(outcome).is_ok() && running {
         match stopped.await {
-            Ok(deadline) => report = ending::drain(&shared, deadline).await,
+            Ok(deadline) => report = ending::drain(shared, deadline).await,
             // every handle was dropped: end as a crash would
             Err(_) => {
                 shared.enter(Phase::Ended);
@@ -336,7 +359,6 @@ async fn run(
         }
     }
     shared.pool.close();
-    shared.release_directory();
     (ending::responsive(arbiters).await, report)
 }
 

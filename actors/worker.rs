@@ -15,13 +15,13 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext, Context, Handler};
 use tokio::sync::oneshot;
 
-use super::ledger::{Done, FinishBatch, WorkerLedger};
+use super::ledger::{Blocking, Done, FinishBatch, WorkerLedger};
 use super::messages::{Finish, Quiesce, Run, Wake};
 use super::system::Shared;
 use crate::attempt::{Attempt, AttemptEnd};
 use crate::clock::Timestamp;
 use crate::panic_message;
-use crate::record::{FailureKind, TaskFailure};
+use crate::record::{FailureKind, TaskFailure, TaskId};
 use crate::task;
 
 type AttemptFuture = Pin<Box<dyn Future<Output = AttemptEnd>>>;
@@ -94,12 +94,21 @@ impl Worker {
     ) {
         let (shared, ledger) = (self.shared.clone(), self.ledger.clone());
         ledger.running.fetch_add(1, Ordering::AcqRel);
-        ledger.blocking().insert(attempt.id, attempt.clone());
+        let waiting = Blocking { attempt: attempt.clone(), runs: false };
+        ledger.blocking().insert(attempt.id, waiting);
         let (called, calling) = oneshot::channel();
         if let Some(timeout) = attempt.timeout {
             watch(&attempt, timeout, calling);
         }
         self.shared.pool.run(move || {
+            match ledger.blocking().get_mut(&attempt.id) {
+                Some(blocking) => blocking.runs = true,
+                // a shutdown gave it back while it waited for this thread
+                None => {
+                    ledger.running.fetch_sub(1, Ordering::AcqRel);
+                    return;
+                }
+            }
             let started_at = shared.clock.now();
             // nobody listens if there is no timeout
             let _ = called.send(());
@@ -312,8 +321,10 @@ impl Handler<Quiesce> for Worker {
             for attempt in running {
                 attempt.abort();
             }
-            given_back.extend(self.ledger.blocking().drain().map(|(_, attempt)| attempt));
         }
+        let not_running = |_: &TaskId, blocking: &mut Blocking| abort || !blocking.runs;
+        let blocking: Vec<_> = self.ledger.blocking().extract_if(not_running).collect();
+        given_back.extend(blocking.into_iter().map(|(_, blocking)| blocking.attempt));
         let now = self.shared.clock.now();
         for attempt in given_back {
             self.ledger.keep(Done { attempt, end: None, started_at: now, ended_at: now });

@@ -107,6 +107,11 @@ impl Queue {
         self.send(submit).await
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
     async fn send(&self, mut submit: Submit) -> Result<TaskId> {
         let admission = self.inner.shared.admission.clone();
         let permit = admission.acquire_owned().await.map_err(|_| Error::ShuttingDown)?;

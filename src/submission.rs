@@ -213,7 +213,8 @@ impl Submit {
     }
 
     /// Submits again what ended in [`Error::Unknown`]: under the same id, so that it is stored at
-    /// most once while its record is kept. An id that its shard never gave out is refused.
+    /// most once while its record is kept. An id that its shard never gave out is refused as
+    /// [`Error::NotFound`].
     #[must_use]
     pub fn with_id(mut self, id: TaskId) -> Self {
         self.id = Some(id);

@@ -14,11 +14,25 @@ async fn hold(gate: Cached<tokio::sync::Semaphore>) -> Result<(), TaskError> {
     Ok(())
 }
 
-/// Blocks until the test sends, or has dropped its end.
+/// What the first blocking task says and waits for.
+struct Gate {
+    reached: tokio::sync::Semaphore,
+    closed: Mutex<mpsc::Receiver<()>>,
+}
+
+/// Makes a gate that is closed until the other end is dropped.
+fn gate() -> (mpsc::Sender<()>, Arc<Gate>) {
+    let (open, closed) = mpsc::channel();
+    let reached = tokio::sync::Semaphore::new(0);
+    (open, Arc::new(Gate { reached, closed: Mutex::new(closed) }))
+}
+
+/// The first one stands at the gate until it opens.
 #[task(blocking, timeout = "250ms", max_attempts = 1)]
-fn block(name: String, gate: Data<Mutex<mpsc::Receiver<()>>>) -> Result<String, TaskError> {
+fn block(name: String, gate: Data<Arc<Gate>>) -> Result<String, TaskError> {
     if name == "first" {
-        drop(gate.lock().map(|gate| gate.recv()));
+        gate.reached.add_permits(1);
+        drop(gate.closed.lock().map(|closed| closed.recv()));
     }
     Ok(name)
 }
@@ -61,9 +75,9 @@ async fn a_blocking_task_that_waits_for_a_thread_does_not_use_up_its_timeout() {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = settings(&dir);
     settings.workers.blocking_threads = 1;
-    let (open, gate) = mpsc::channel::<()>();
+    let (open, gate) = gate();
     let builder = Queue::builder().settings(settings).register::<block::Task>();
-    let queue = builder.data(Mutex::new(gate)).start().await.unwrap();
+    let queue = builder.data(gate.clone()).start().await.unwrap();
 
     let first = block::task("first".into());
     let first = queue.submit(first.timeout(Duration::from_millis(1))).await.unwrap();
@@ -82,13 +96,57 @@ async fn a_blocking_task_that_waits_for_a_thread_does_not_use_up_its_timeout() {
 #[actix::test]
 async fn ids_of_different_shards_in_one_bulk_submission_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let (_open, gate) = mpsc::channel::<()>();
+    let (_open, gate) = gate();
     let builder = Queue::builder().settings(settings(&dir)).shards(2).register::<block::Task>();
-    let queue = builder.data(Mutex::new(gate)).start().await.unwrap();
+    let queue = builder.data(gate.clone()).start().await.unwrap();
     let at = |id: &str| Submit::new(block::task("x".into())).with_id(id.parse().unwrap());
 
     let both = SubmitAll::new(vec![at("0-1"), at("1-1")]);
     let refused = queue.dispatcher().send(both).await.unwrap().unwrap_err();
     assert!(matches!(refused, Error::InvalidOption { option: "with_id", .. }), "{refused:?}");
     queue.shutdown(LONG).await.unwrap();
+}
+
+#[actix::test]
+async fn an_id_that_was_never_given_refuses_the_whole_bulk_submission() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_open, gate) = gate();
+    let builder = Queue::builder().settings(settings(&dir)).register::<block::Task>();
+    let queue = builder.data(gate.clone()).start().await.unwrap();
+
+    let good = || Submit::new(block::task("x".into()));
+    let stranger = "0-99999999".parse().unwrap();
+    let tasks = vec![good(), good().with_id(stranger), good()];
+    let refused = queue.dispatcher().send(SubmitAll::new(tasks)).await.unwrap().unwrap_err();
+    assert!(matches!(refused, Error::NotFound { id } if id == stranger), "{refused:?}");
+    assert_eq!(queue.counts().await.unwrap().values().sum::<u64>(), 0);
+
+    let handle = queue.submit(block::task("y".into())).await.unwrap();
+    assert_eq!(handle.wait(LONG).await.unwrap(), "y");
+    queue.shutdown(LONG).await.unwrap();
+}
+
+#[actix::test]
+async fn a_shutdown_gives_back_blocking_tasks_that_wait_for_a_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(&dir);
+    settings.workers.blocking_threads = 1;
+    let (open, gate) = gate();
+    let builder = Queue::builder().settings(settings).register::<block::Task>();
+    let queue = builder.data(gate.clone()).start().await.unwrap();
+
+    let first = queue.submit(block::task("first".into())).await.unwrap();
+    let second = queue.submit(block::task("second".into())).await.unwrap();
+    drop(tokio::time::timeout(LONG, gate.reached.acquire()).await.unwrap());
+    let running = tokio::time::timeout(LONG, async {
+        while second.status().await.unwrap() != TaskStatus::Running {
+            tokio::task::yield_now().await;
+        }
+    });
+    running.await.unwrap();
+
+    let report = queue.shutdown(Duration::ZERO).await.unwrap();
+    assert_eq!(report.left_behind, [(first.id(), "block".to_string())]);
+    assert_eq!(report.waiting, 2);
+    drop(open);
 }

@@ -13,7 +13,7 @@ use crate::actors::outbox::Once;
 use crate::actors::slots::Grant;
 use crate::actors::supervision::ChildEnd;
 use crate::attempt::{Attempt, AttemptEnd, Input};
-use crate::error::{StoreError, StoreErrorKind};
+use crate::error::{Error, StoreError, StoreErrorKind};
 use crate::lifecycle::{self, AttemptEvent, Next, Situation};
 use crate::record::{Encoded, Outcome, TaskId, TaskRecord, TaskStatus};
 use crate::result::{ResultParts, TaskResult};
@@ -100,6 +100,7 @@ impl<S: ShardStore> ShardActor<S> {
             self.inbox.submissions = left;
             inbox.submissions -= left;
         }
+        self.refuse_strangers(&mut inbox);
         let grant = self.take_credits_for(&inbox);
         let snapshot = self.shared.subscriptions.snapshot();
         let mut done = std::mem::take(&mut inbox.stillborn);
@@ -138,6 +139,23 @@ impl<S: ShardStore> ShardActor<S> {
         for group in groups {
             let expected = ids.by_ref().take(group.pending.len()).collect();
             group.answer.expect_ids(expected);
+        }
+    }
+
+    /// Refuses groups with an id that the shard never gave out: whole, because the store refuses
+    /// single tasks.
+    fn refuse_strangers(&self, inbox: &mut Inbox) {
+        let Some(store) = &self.store else { return };
+        let next = store.outlook().next;
+        let stranger = |group: &Group| {
+            let ids = group.pending.iter().filter_map(|pending| pending.task.id);
+            ids.filter(|id| id.sequence() >= next).min()
+        };
+        for group in inbox.groups.extract_if(.., |group| stranger(group).is_some()) {
+            let Some(id) = stranger(&group) else { continue };
+            inbox.submissions -= group.pending.len();
+            self.ledger.incoming.fetch_sub(group.pending.len(), Ordering::AcqRel);
+            group.answer.give(Err(Error::NotFound { id }));
         }
     }
 
@@ -346,15 +364,18 @@ impl<S: ShardStore> ShardActor<S> {
         self.set_timer(context);
     }
 
-    /// Nothing was stored: submissions are told, ends are tried again by themselves.
+    /// Nothing was stored: submissions are told, ends are tried again by themselves. While another
+    /// program holds the file, nobody is told anything: all of it waits.
     fn refused(&mut self, flight: InFlight, error: &StoreError, context: &mut Context<Self>) {
         tracing::warn!(shard = %self.ledger.id, %error, "a batch was refused");
-        let InFlight { inbox, grant, done, batch } = flight;
+        let InFlight { mut inbox, grant, done, batch } = flight;
         if let Some(grant) = grant {
             self.shared.wake(grant.give_back(false));
         }
-        if error.kind() == StoreErrorKind::Full {
-            self.shared.free_ballast();
+        match error.kind() {
+            StoreErrorKind::Full => self.shared.free_ballast(),
+            StoreErrorKind::Busy => self.keep_asked(&mut inbox),
+            _ => {}
         }
         let refuse = |action| error.clone().on(self.ledger.id, action);
         for group in inbox.groups {
@@ -372,6 +393,10 @@ impl<S: ShardStore> ShardActor<S> {
         self.inbox.stillborn.extend(done.into_iter().take(stillborn));
         self.inbox.finishes.extend(inbox.finishes);
         self.inbox.delivered.extend(inbox.delivered);
+        if error.kind() == StoreErrorKind::Busy {
+            context.run_later(RETRY_PAUSE, |_, context| context.address().do_send(Wake));
+            return;
+        }
         let first = !std::mem::replace(&mut self.ends_only, true);
         let mixed = !batch.submissions.is_empty() || batch.claim.slots > 0;
         if first && mixed && !batch.settlements.is_empty() {
@@ -383,6 +408,15 @@ impl<S: ShardStore> ShardActor<S> {
                 context.address().do_send(Wake);
             });
         }
+    }
+
+    /// Puts what callers asked for back at the head of what waits.
+    fn keep_asked(&mut self, inbox: &mut Inbox) {
+        inbox.groups.append(&mut self.inbox.groups);
+        self.inbox.groups = std::mem::take(&mut inbox.groups);
+        self.inbox.submissions += inbox.submissions;
+        self.inbox.cancels.append(&mut inbox.cancels);
+        self.inbox.redrives.append(&mut inbox.redrives);
     }
 
     /// The commit failed: whether it worked is on the disk only. The actor ends and is rebuilt from

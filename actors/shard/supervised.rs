@@ -118,11 +118,12 @@ impl Child for ShardChild {
     }
 
     fn end(&mut self) -> ChildEnd {
-        let end = self.end.get();
-        let state =
-            if end == ChildEnd::Stopped { ShardState::Closed } else { ShardState::Opening };
-        self.ledger.set_state(state);
-        end
+        self.end.get()
+    }
+
+    fn ended(&mut self, end: ChildEnd) {
+        let stopped = end == ChildEnd::Stopped;
+        self.ledger.set_state(if stopped { ShardState::Closed } else { ShardState::Opening });
     }
 
     fn quarantine(&mut self, on: bool) {
