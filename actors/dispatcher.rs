@@ -94,10 +94,6 @@ impl Dispatcher {
         };
         let limits = SubmitLimits { payload_bytes: self.shared.settings.limits.payload };
         let mut accepted = submit.check(&self.shared.registry, limits, &self.shared.clock)?;
-        if accepted.cached.is_some() && self.shared.cached() >= self.shared.settings.limits.cached_arguments
-        {
-            return Err(Error::Busy { retry_after: RETRY_AFTER });
-        }
         accepted.permit = Some(permit);
         if let Some(input) = accepted.cached.take() {
             let room = self.shared.cached_room.clone().try_acquire_owned();

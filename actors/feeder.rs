@@ -92,7 +92,7 @@ impl Deliveries {
             sent: Vec::new(),
             backlog: VecDeque::new(),
         });
-        if feeder.outstanding < limits.window {
+        if feeder.outstanding < limits.window && feeder.backlog.is_empty() {
             feeder.send(ticket.clone(), result);
         } else if feeder.backlog.len() < limits.backlog {
             feeder.backlog.push_back((ticket.clone(), result));
@@ -157,7 +157,9 @@ impl Deliveries {
             self.report();
             return Vec::new();
         }
-        let room = self.shared.settings.delivery.window.saturating_sub(feeder.outstanding);
+        let window = self.shared.settings.delivery.window;
+        // half a window at a time: one by one, each result would cost both threads a wake-up
+        let room = if feeder.outstanding > window / 2 { 0 } else { window - feeder.outstanding };
         for _ in 0..room {
             let Some((ticket, result)) = feeder.backlog.pop_front() else { break };
             feeder.send(ticket, result);

@@ -29,6 +29,14 @@ struct State {
     alone: Option<Alone>,
 }
 
+impl State {
+    /// The shard that waits to run a suspect alone, if nothing runs any more.
+    fn silence(&self) -> Option<ShardId> {
+        let silent = self.used.iter().all(|used| *used == 0);
+        self.alone.filter(|alone| silent && !alone.runs).map(|alone| alone.shard)
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Alone {
     shard: ShardId,
@@ -75,13 +83,14 @@ impl Slots {
             return grant;
         }
         let left = self.spread(&mut state.used, wanted, self.concurrency, &mut grant.free);
-        let full = self.concurrency + self.prefetch;
-        let left = self.spread(&mut state.used, left, full, &mut grant.behind);
+        // a place behind a slot is no promise: only quick tasks may have it
         if left > 0 {
             state.waiting.insert(shard);
         } else {
             state.waiting.remove(&shard);
         }
+        let full = self.concurrency + self.prefetch;
+        self.spread(&mut state.used, left, full, &mut grant.behind);
         grant
     }
 
@@ -151,10 +160,8 @@ impl Slots {
         if alone {
             state.alone = None;
         }
-        if let Some(alone) = state.alone {
-            // only the one that waits for silence can use it
-            let silent = state.used.iter().all(|used| *used == 0);
-            return if silent && !alone.runs { vec![alone.shard] } else { Vec::new() };
+        if state.alone.is_some() {
+            return state.silence().into_iter().collect();
         }
         std::mem::take(&mut state.waiting).into_iter().collect()
     }
@@ -200,15 +207,16 @@ impl Grant {
         self.return_unused(alone)
     }
 
-    /// Free slots wake those who wait. Places behind slots don't: they exist only while every slot
-    /// is taken, so an attempt's end will wake them anyway, and two shards that can't use such a
-    /// place would wake each other for ever.
+    /// Free slots wake those who wait. Places behind slots wake only who waits for silence: they
+    /// exist only while every slot is taken, so an attempt's end will wake the others anyway, and
+    /// two shards that can't use such a place would wake each other for ever.
     fn return_unused(&mut self, alone: bool) -> Vec<ShardId> {
-        for (worker, count) in std::mem::take(&mut self.behind) {
-            let used = &mut self.slots.lock().used[worker];
-            *used = used.saturating_sub(count);
-        }
         let mut wake = Vec::new();
+        for (worker, count) in std::mem::take(&mut self.behind) {
+            let mut state = self.slots.lock();
+            state.used[worker] = state.used[worker].saturating_sub(count);
+            wake.extend(state.silence());
+        }
         for (worker, count) in std::mem::take(&mut self.free) {
             wake.extend(self.slots.release(worker, count, alone));
         }

@@ -209,11 +209,6 @@ impl Shared {
         self.directory.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// How many tasks' arguments are kept in memory.
-    pub(crate) fn cached(&self) -> usize {
-        self.shards.iter().map(|ledger| ledger.cached().len()).sum()
-    }
-
     /// Counts attempts that were given back.
     pub(crate) fn add_released(&self, attempts: u64) {
         self.released.fetch_add(attempts, Ordering::Relaxed);

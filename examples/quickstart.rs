@@ -1,6 +1,7 @@
 //! One typed task, a handle awaited, a subscription that prints.
 //!
 //!     cargo run --release --example quickstart
+#![expect(clippy::print_stdout, reason = "it shows what happens")]
 
 use message_queue_sqlite::prelude::*;
 
@@ -37,8 +38,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Ok means that the task is on disk
     let handle = queue.submit(greet::task("world".to_string()).priority(1)).await?;
     println!("submitted task {}", handle.id());
-    let greeting: String = handle.await?;
-    println!("awaited: {greeting}");
+    tokio::select! {
+        greeting = handle => println!("awaited: {}", greeting?),
+        signal = shutdown_signal() => signal?,
+    }
 
     // attempts end, results are delivered, files are closed
     queue.shutdown(Duration::from_secs(5)).await?;

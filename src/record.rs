@@ -5,10 +5,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::clock::Timestamp;
-use crate::codec::Codec;
+use crate::codec::{self, Codec, CodecError};
 
 /// How many bits of a [`TaskId`] count tasks; the rest name the shard.
 const SEQUENCE_BITS: u32 = 48;
@@ -377,6 +378,18 @@ pub struct Encoded {
     pub codec: Codec,
     /// The bytes.
     pub bytes: Arc<[u8]>,
+}
+
+impl Encoded {
+    /// The value that the bytes stand for: of a record's payload the arguments, one bare, several
+    /// as a tuple; of its output what the task returned.
+    ///
+    /// # Errors
+    ///
+    /// The bytes aren't a `T`.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, CodecError> {
+        codec::decode(self.codec, &self.bytes)
+    }
 }
 
 impl fmt::Debug for Encoded {

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use actix::Handler;
+use message_queue_sqlite::Submission;
 use message_queue_sqlite::prelude::*;
 use message_queue_sqlite::settings::Durability;
-use message_queue_sqlite::Submission;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::AnyError;
@@ -57,12 +57,7 @@ pub fn run(dir: &Path, durability: &str, shards: usize, tasks: usize) -> Result<
     actix_rt::System::new().block_on(round(dir, durability, shards, tasks))
 }
 
-async fn round(
-    dir: &Path,
-    durability: &str,
-    shards: usize,
-    tasks: usize,
-) -> Result<Ran, AnyError> {
+async fn round(dir: &Path, durability: &str, shards: usize, tasks: usize) -> Result<Ran, AnyError> {
     let mut settings = Settings::default();
     settings.storage.dir = dir.to_path_buf();
     settings.storage.durability =

@@ -24,19 +24,23 @@ const CANCEL: &str = "
            delivery_left = ?5, volatile = ?6
      where id = ?1 and state in (0, 1)";
 
-/// Lets an ended task run again as if it were new; its claims go on being counted. Served by the
-/// primary key.
+/// Lets an ended task run again as if it were new; its claims go on being counted. Its targets in
+/// memory had their answer. Served by the primary key.
 const REDRIVE: &str = "
     update task
-       set state = 1, live = 0, delivery = 0, delivery_left = 0, delivery_error = null,
-           failures = 0, crashes = 0, rank = ?2, ended_at = null, started_at = null
+       set state = 1, live = 0, delivery = 0, delivery_left = 0, delivery_failed = 0,
+           delivery_error = null, volatile = 0, failures = 0, crashes = 0, rank = ?2,
+           ended_at = null, started_at = null
      where id = ?1 and state in (4, 7, 8) and live = 0";
 
-/// The parent of a callback that runs again waits for it once more. Served by the primary key.
+/// The parent of a callback that runs again waits for that one once more; what became of its other
+/// targets stays. Served by the primary key.
 const REOPEN_PARENT: &str = "
     update task
-       set delivery = 6, delivery_left = 1, delivery_error = null, live = 1
-     where id = ?1 and delivery = 9";
+       set delivery = iif(delivery = 9, 6, delivery), delivery_left = delivery_left + 1,
+           delivery_failed = delivery_failed - 1,
+           delivery_error = iif(delivery_failed = 1, null, delivery_error), live = 1
+     where id = ?1 and delivery_failed > 0";
 
 /// What deciding about a row takes.
 struct Head {
@@ -132,8 +136,12 @@ impl Work<'_> {
         let Some(head) = self.store.head(parent)? else { return Ok(()) };
         let mut reopen = self.connection().prepare_cached(REOPEN_PARENT)?;
         if reopen.execute([parent as i64])? == 1 {
+            let after = match &head.delivery {
+                Delivery::Dead(_) => Delivery::Callbacking,
+                open => open.clone(),
+            };
             self.changes.tally.remove(head.status());
-            self.changes.tally.add(TaskStatus::Callbacking);
+            self.changes.tally.add(lifecycle::status(head.state, &after));
         }
         Ok(())
     }

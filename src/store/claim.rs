@@ -9,7 +9,6 @@ use super::sqlite::{Arrival, SqliteStore};
 use super::work::{Work, prepared};
 use super::{Claim, ClaimInput};
 use crate::clock::Timestamp;
-use crate::codec::Codec;
 use crate::lifecycle;
 use crate::order::Place;
 use crate::record::{Counters, Encoded, TaskStatus};
@@ -186,12 +185,12 @@ fn read_claim(
         let definition = store.names.definition(name);
         let definition = definition.expect("only rows of registered definitions are picked");
         let payload = row.get_ref(16)?.as_blob_or_null()?;
-        let known_codec = Codec::from_code(row.get(4)?);
+        let known_codec = row::codec(row.get(4)?);
         let codec = known_codec.unwrap_or_default();
         let sum = row::checksum(store.names.of(definition).1, codec, sequence, payload);
         let cached: bool = row.get(5)?;
         let parent: Option<i64> = row.get(8)?;
-        let input = if known_codec.is_none() || sum != row.get::<_, u32>(14)? {
+        let input = if known_codec.is_none() || i64::from(sum) != row.get::<_, i64>(14)? {
             ClaimInput::Corrupt
         } else if parent.is_some() {
             ClaimInput::Parent(None)

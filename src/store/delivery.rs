@@ -12,12 +12,12 @@ use crate::record::{DeadReason, Delivery, TaskStatus};
 const CALLBACKED: &str = "
     update task
        set delivery = 5, live = 0, delivery_left = 0
-     where id = ?1 and claim_no = ?2 and delivery = 6 and delivery_left = 1
-       and delivery_error is null";
+     where id = ?1 and claim_no = ?2 and delivery = 6 and delivery_left = 1 and volatile = 1
+       and delivery_failed = 0";
 
 /// Served by the primary key.
 const OPEN_DELIVERY: &str = "
-    select state, delivery, delivery_left, delivery_error, claim_no, volatile
+    select state, delivery, delivery_left, delivery_error, claim_no, volatile, delivery_failed
       from task
      where id = ?1 and delivery in (1, 6)";
 
@@ -25,7 +25,7 @@ const OPEN_DELIVERY: &str = "
 const CLOSE_ONE: &str = "
     update task
        set delivery = ?2, delivery_left = ?3, delivery_error = ?4, volatile = ?5,
-           live = (?3 > 0)
+           delivery_failed = ?6, live = (?3 > 0)
      where id = ?1";
 
 /// Results that wait for credits, oldest task first. Served by task_live.
@@ -71,28 +71,39 @@ impl Work<'_> {
             return Ok(());
         }
         let error = open.error.or(dead);
+        let failed = open.failed + u32::from(dead.is_some());
         let left = open.left - 1;
         let after = match (left, error) {
             (0, None) => Delivery::Callbacked,
             (0, Some(reason)) => Delivery::Dead(reason),
+            // only durable callbacks are left, and those never wait for credits
+            _ if in_memory => Delivery::Callbacking,
             _ => open.delivery.clone(),
         };
+        if open.delivery == Delivery::Pending && after != Delivery::Pending {
+            self.changes.undelivered -= 1;
+        }
         self.connection().prepare_cached(CLOSE_ONE)?.execute(params![
             sequence as i64,
             lifecycle::delivery_code(&after),
             left,
             error.map(DeadReason::code),
             open.volatile && !in_memory,
+            failed,
         ])?;
         self.changes.tally.remove(lifecycle::status(open.state, &open.delivery));
         self.changes.tally.add(lifecycle::status(open.state, &after));
         Ok(())
     }
 
+    /// How many results wait for credits, as far as this transaction has come.
+    pub(super) fn undelivered(&self) -> u64 {
+        self.store.undelivered.saturating_add_signed(self.changes.undelivered)
+    }
+
     /// Sends results that waited for credits, as far as they go now.
     pub(super) fn deliver_waiting(&mut self) -> rusqlite::Result<()> {
-        let undelivered = self.store.undelivered.saturating_add_signed(self.changes.undelivered);
-        if self.credits == 0 || undelivered == 0 {
+        if self.credits == 0 || self.undelivered() == 0 {
             return Ok(());
         }
         let mut waiting = self.connection().prepare_cached(WAITING)?;
@@ -119,6 +130,7 @@ pub(super) struct OpenDelivery {
     pub(super) delivery: Delivery,
     pub(super) left: u32,
     pub(super) error: Option<DeadReason>,
+    pub(super) failed: u32,
     pub(super) claim_no: u32,
     /// Whether one of the open deliveries is that to targets in memory.
     pub(super) volatile: bool,
@@ -137,6 +149,7 @@ impl SqliteStore {
                     error: error.and_then(DeadReason::from_code),
                     claim_no: row.get(4)?,
                     volatile: row.get(5)?,
+                    failed: row.get(6)?,
                 })
             })
             .optional()

@@ -349,9 +349,7 @@ pub(crate) trait ShardStore: Unpin + 'static {
     fn close(self) -> impl Future<Output = Result<(), StoreError>>;
 }
 
-
-
-
-
+#[cfg(test)]
+mod conformance;
 #[cfg(test)]
 mod testing;

@@ -8,6 +8,7 @@ use super::row;
 use super::sqlite::{Arrival, SqliteStore};
 use super::{ListFilter, ListPage, Lookup};
 use crate::clock::Timestamp;
+use crate::lifecycle;
 use crate::order::Place;
 use crate::record::{TaskId, TaskRecord, TaskStatus};
 
@@ -129,12 +130,10 @@ impl SqliteStore {
         let mut looked_at = 0;
         while let Some(row) = rows.next()? {
             looked_at += 1;
-            let record = row::record(self, row)?;
-            let sequence = record.id.sequence();
-            let status = filter.status.is_none_or(|status| status == record.status);
-            let name = filter.name.as_ref().is_none_or(|name| *name == record.name);
-            if status && name {
-                page.tasks.push(record);
+            let sequence = row.get(0)?;
+            // payloads are read of the rows that match only
+            if self.matches(filter, row)? {
+                page.tasks.push(row::record(self, row)?);
             }
             if page.tasks.len() >= filter.limit || looked_at == LIST_SCAN {
                 page.next = Some(sequence);
@@ -142,6 +141,13 @@ impl SqliteStore {
             }
         }
         Ok(page)
+    }
+
+    fn matches(&self, filter: &ListFilter, row: &rusqlite::Row<'_>) -> rusqlite::Result<bool> {
+        let name = self.names.name(row.get(1)?);
+        let status = lifecycle::status(row::state(row.get(2)?), &row::delivery(row.get(3)?, None));
+        Ok(filter.status.is_none_or(|wanted| wanted == status)
+            && filter.name.as_ref().is_none_or(|wanted| Some(wanted) == name))
     }
 
     pub(super) fn read_tally(&self) -> rusqlite::Result<Vec<(TaskStatus, u64)>> {

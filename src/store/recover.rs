@@ -20,7 +20,7 @@ const NAME_SAMPLE: usize = 10_000;
 /// What a process had in hand, in order of ids. Served by task_live.
 const LIVE: &str = "
     select id, name, state, delivery, volatile, priority, claim_no, epoch, failures, crashes,
-           parent, callbacks, started_at
+           parent, callbacks, started_at, delivery_left
       from task
      where live = 1 and id > ?1
      order by id
@@ -45,6 +45,8 @@ struct Live {
     definition: Option<usize>,
     state: State,
     delivery: Delivery,
+    /// How many of its deliveries are open.
+    left: u32,
     volatile: bool,
 }
 
@@ -67,7 +69,7 @@ impl SqliteStore {
                 work.close_one(id.sequence(), Some(claim_no), Some(DeadReason::SubscriberGone))?;
                 recovered.subscribers_gone += 1;
             }
-            let callbacks = live.delivery == Delivery::Callbacking && !live.volatile;
+            let callbacks = live.left > u32::from(live.volatile);
             recovered.callbacks += u64::from(callbacks);
             Ok(())
         })?;
@@ -173,6 +175,7 @@ impl SqliteStore {
                 definition,
                 state: super::row::state(row.get(2)?),
                 delivery: super::row::delivery(row.get(3)?, None),
+                left: row.get(13)?,
                 volatile: row.get(4)?,
             })
         })?;

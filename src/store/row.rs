@@ -29,7 +29,7 @@ pub(super) fn record(store: &SqliteStore, row: &Row<'_>) -> rusqlite::Result<Tas
     let name: i64 = row.get(1)?;
     let state = state(row.get(2)?);
     let delivery = delivery(row.get(3)?, row.get(4)?);
-    let codec = Codec::from_code(row.get(9)?).unwrap_or_default();
+    let codec = self::codec(row.get(9)?).unwrap_or_default();
     let encoded = |bytes: Vec<u8>| Encoded { codec, bytes: bytes.into() };
     let error_kind: Option<u8> = row.get(15)?;
     let error: Option<String> = row.get(16)?;
@@ -57,6 +57,11 @@ pub(super) fn record(store: &SqliteStore, row: &Row<'_>) -> rusqlite::Result<Tas
         payload: row.get::<_, Option<Vec<u8>>>(17)?.map(encoded),
         output: row.get::<_, Option<Vec<u8>>>(18)?.map(encoded),
     })
+}
+
+/// The codec of a `codec` column, which can hold any number.
+pub(super) fn codec(code: i64) -> Option<Codec> {
+    Codec::from_code(u8::try_from(code).ok()?)
 }
 
 /// The state of a `state` column; the CHECK constraint allows no other numbers.

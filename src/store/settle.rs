@@ -184,7 +184,8 @@ impl Work<'_> {
     /// Decides how an end is notified: how many deliveries it opens, and whether one goes out now.
     pub(super) fn open_delivery(&self, ended: &Ended<'_>, notify: bool) -> Opening {
         let left = self.callbacks_of(ended).count() + usize::from(notify);
-        let deliver = notify && self.credits > 0;
+        // credits that older results wait for aren't for this one
+        let deliver = notify && self.credits as u64 > self.undelivered();
         let delivery = match (left, notify, deliver) {
             (0, ..) => Delivery::None,
             (_, true, false) => Delivery::Pending,

@@ -17,12 +17,15 @@ use crate::record::{Counters, Encoded, TaskId, TaskStatus};
 
 /// Stores a task. Only `state` 1 enters the ready index.
 const INSERT: &str = "
-    insert into task (id, name, state, live, delivery, delivery_left, volatile, cached, codec,
-        priority, rank, claim_no, epoch, failures, crashes, checksum, submitted_at, started_at,
-        due_at, parent, max_attempts, timeout_ms, backoff_min_ms, backoff_max_ms, callbacks,
-        payload)
-    values (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, 0, ?12, ?13, ?14, ?15, ?16,
+    insert into task (id, name, state, live, delivery, delivery_left, delivery_failed, volatile,
+        cached, codec, priority, rank, claim_no, epoch, failures, crashes, checksum, submitted_at,
+        started_at, due_at, parent, max_attempts, timeout_ms, backoff_min_ms, backoff_max_ms,
+        callbacks, payload)
+    values (?1, ?2, ?3, ?4, 0, 0, 0, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, 0, ?12, ?13, ?14, ?15, ?16,
         ?17, ?18, ?19, ?20, ?21, ?22)";
+
+/// Where a task stands. Served by the primary key.
+const RANK: &str = "select rank from task where id = ?1";
 
 /// What a new row needs besides its task.
 struct Fresh {
@@ -56,7 +59,7 @@ impl Work<'_> {
         for (index, row) in fresh.iter().enumerate() {
             let task = &batch.submissions[index];
             let answer = match self.insert(task, row, claimed[index].is_some()) {
-                _ if row.sequence >= self.changes.next => Err(never_given()),
+                _ if self.was_never_given(task) => Err(never_given()),
                 Err(fault) if is_constraint(&fault) => Err(super::fault::store_error(fault)),
                 other => Ok(other?),
             };
@@ -83,6 +86,11 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Whether the task claims an id that this shard neither gave out nor skipped.
+    fn was_never_given(&self, task: &NewTask) -> bool {
+        task.id.is_some_and(|id| !(1..self.store.next).contains(&id.sequence()))
+    }
+
     fn plan(&mut self, task: &NewTask) -> Fresh {
         let now = self.now();
         let due = task.due_at.filter(|due| *due > now);
@@ -101,8 +109,8 @@ impl Work<'_> {
     /// Inserts one task; an id that is stored already is left as it is.
     fn insert(&mut self, task: &NewTask, row: &Fresh, claim: bool) -> rusqlite::Result<TaskId> {
         let id = self.id(row.sequence);
-        let unknown = row.sequence >= self.changes.next;
-        if unknown || task.id.is_some() && self.store.exists(row.sequence)? {
+        let known = task.id.is_some() && self.store.exists(row.sequence)?;
+        if known || self.was_never_given(task) {
             return Ok(id);
         }
         let (name, hasher) = self.store.names.of(task.definition);
@@ -174,6 +182,10 @@ impl Work<'_> {
     }
 
     /// Inserts a durable callback of a task that ends in this transaction.
+    ///
+    /// It stands just before where its parent stood, also before those that came in one bulk with
+    /// it: what was begun is ended first. Behind the backlog, callbacks would come when all of that
+    /// has run.
     pub(super) fn insert_callback(
         &mut self,
         name: &std::sync::Arc<str>,
@@ -181,7 +193,9 @@ impl Work<'_> {
         priority: i16,
     ) -> rusqlite::Result<()> {
         let sequence = self.next_sequence();
-        let place = self.place(self.now(), priority, sequence);
+        let mut select = self.connection().prepare_cached(RANK)?;
+        let rank: i64 = select.query_row([parent as i64], |row| row.get(0))?;
+        let place = Place { rank: rank.saturating_sub(1), sequence };
         let name_id = self.name_id(name)?;
         let codec = crate::codec::Codec::default();
         let checksum = checksum(&super::row::name_hasher(name), codec, sequence, None);

@@ -38,6 +38,8 @@ create table task (
         check (delivery between 0 and 1 or delivery between 5 and 6 or delivery = 9),
     -- how many deliveries are still open: one for the targets in memory, one per durable callback
     delivery_left   integer not null check (delivery_left >= 0),
+    -- how many targets will never have it, and why the first of them won't
+    delivery_failed integer not null check (delivery_failed >= 0),
     delivery_error  integer,
     -- 1 if a target of this task lives, or lived, in memory only
     volatile        integer not null check (volatile between 0 and 1),
@@ -74,8 +76,9 @@ create table task (
     check ((state > 2) = (ended_at is not null)),
     check (delivery = 0 or state > 2),
     check ((delivery = 1 or delivery = 6) = (delivery_left > 0)),
-    check ((delivery = 9) <= (delivery_error is not null)),
-    check ((delivery = 5) <= (delivery_error is null)),
+    check ((delivery = 9) <= (delivery_failed > 0)),
+    check ((delivery = 5) <= (delivery_failed = 0)),
+    check ((delivery_failed > 0) = (delivery_error is not null)),
     check ((state = 4) <= (error_kind is not null)),
     check ((output is not null) <= (state = 3)),
     check ((payload is null) = (cached = 1 or parent is not null))
