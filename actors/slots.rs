@@ -166,10 +166,16 @@ impl Slots {
         std::mem::take(&mut state.waiting).into_iter().collect()
     }
 
-    /// Whether a worker has a free slot that may be claimed against.
-    pub(crate) fn has_free(&self) -> bool {
-        let state = self.lock();
-        state.alone.is_none() && state.used.iter().any(|used| *used < self.concurrency)
+    /// Whether a worker has a free slot that `shard`, which has ready tasks left, may claim
+    /// against now. If none has, it is woken when one comes back: another shard may hold them all
+    /// only until its batch is stored.
+    pub(crate) fn free_or_wait(&self, shard: ShardId) -> bool {
+        let mut state = self.lock();
+        let free = state.alone.is_none() && state.used.iter().any(|used| *used < self.concurrency);
+        if !free {
+            state.waiting.insert(shard);
+        }
+        free
     }
 }
 
@@ -232,3 +238,5 @@ impl Drop for Grant {
     }
 }
 
+#[cfg(test)]
+mod tests;

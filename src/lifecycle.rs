@@ -225,3 +225,5 @@ pub(crate) fn may_redrive(state: State, delivery: &Delivery) -> bool {
     over && matches!(state, State::Ended(outcome) if outcome != Outcome::Finished)
 }
 
+#[cfg(test)]
+mod tests;

@@ -70,12 +70,12 @@ impl<S: ShardStore> ShardActor<S> {
         let Some(store) = &self.store else { return false };
         let outlook = store.outlook();
         let due = outlook.next_due.is_some_and(|due| due <= self.shared.clock.now());
-        due || outlook.undelivered && self.delivery_credits() > 0
+        due || outlook.undelivered && self.delivery_credits(0) > 0
     }
 
-    /// How many more results may be on their way.
-    fn delivery_credits(&self) -> usize {
-        let on_their_way = self.ledger.delivering().len();
+    /// How many more results may be on their way, once this many have arrived.
+    fn delivery_credits(&self, arriving: usize) -> usize {
+        let on_their_way = self.ledger.delivering().len().saturating_sub(arriving);
         self.shared.settings.delivery.in_flight.saturating_sub(on_their_way)
     }
 
@@ -116,6 +116,7 @@ impl<S: ShardStore> ShardActor<S> {
             inbox.delivered.iter().flat_map(|parcel| parcel.body().ends.iter().copied()).collect();
         let tasks = inbox.groups.iter().flat_map(|group| &group.pending);
         let submissions = tasks.map(|pending| pending.task.clone()).collect();
+        let deliver = self.delivery_credits(deliveries.len());
         let batch = Batch {
             now,
             settlements,
@@ -125,7 +126,7 @@ impl<S: ShardStore> ShardActor<S> {
             redrives: inbox.redrives.iter().map(|redrive| redrive.id).collect(),
             submissions,
             claim: self.budget(grant.as_ref()),
-            deliver: self.delivery_credits(),
+            deliver,
         };
         self.expect_ids(&batch, &mut inbox.groups);
         InFlight { batch, inbox, grant, done }
@@ -358,7 +359,8 @@ impl<S: ShardStore> ShardActor<S> {
         self.shared.moved();
         let again = !self.inbox.stillborn.is_empty() || !self.inbox.groups.is_empty();
         let runnable = outlook.ready > 0 || outlook.more || outlook.suspects;
-        if again || runnable && self.shared.is_claiming() && self.shared.slots.has_free() {
+        let claiming = runnable && self.shared.is_claiming();
+        if again || claiming && self.shared.slots.free_or_wait(self.ledger.id) {
             self.arm(context);
         }
         self.set_timer(context);

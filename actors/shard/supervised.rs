@@ -129,6 +129,8 @@ impl Child for ShardChild {
     fn quarantine(&mut self, on: bool) {
         if on {
             self.ledger.set_state(ShardState::Quarantined);
+            // it may have been waiting for the whole queue, to run a suspect alone
+            self.shared.wake(self.shared.slots.give_up_alone(self.ledger.id));
         }
     }
 }

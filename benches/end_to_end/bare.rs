@@ -25,7 +25,7 @@ const STEPS: [&str; 4] = [
 ];
 
 /// Runs `tasks` tasks over `files` files and returns tasks per second.
-pub fn run(dir: &Path, sync: &str, files: usize, tasks: usize) -> Result<f64, AnyError> {
+pub(crate) fn run(dir: &Path, sync: &str, files: usize, tasks: usize) -> Result<f64, AnyError> {
     let each = tasks / files;
     let started = Instant::now();
     std::thread::scope(|scope| {

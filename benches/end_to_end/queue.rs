@@ -47,13 +47,13 @@ impl Handler<TaskResult> for Counter {
 }
 
 /// What a round gave.
-pub struct Ran {
-    pub tasks_per_s: f64,
-    pub row_writes_per_task: f64,
+pub(crate) struct Ran {
+    pub(crate) tasks_per_s: f64,
+    pub(crate) row_writes_per_task: f64,
 }
 
 /// Runs `tasks` tasks over `shards` shards.
-pub fn run(dir: &Path, durability: &str, shards: usize, tasks: usize) -> Result<Ran, AnyError> {
+pub(crate) fn run(dir: &Path, durability: &str, shards: usize, tasks: usize) -> Result<Ran, AnyError> {
     actix_rt::System::new().block_on(round(dir, durability, shards, tasks))
 }
 

@@ -12,13 +12,13 @@ use crate::order::Place;
 use crate::record::{Delivery, Outcome, TaskId, TaskStatus};
 
 /// Served by the primary key.
-const HEAD: &str = "
+pub(super) const HEAD: &str = "
     select name, state, delivery, delivery_error, priority, rank, volatile, parent, callbacks
       from task
      where id = ?1";
 
 /// Ends a task that hasn't started. Served by the primary key.
-const CANCEL: &str = "
+pub(super) const CANCEL: &str = "
     update task
        set state = 7, due_at = null, ended_at = ?2, live = ?3, delivery = ?4,
            delivery_left = ?5, volatile = ?6
@@ -26,7 +26,7 @@ const CANCEL: &str = "
 
 /// Lets an ended task run again as if it were new; its claims go on being counted. Its targets in
 /// memory had their answer. Served by the primary key.
-const REDRIVE: &str = "
+pub(super) const REDRIVE: &str = "
     update task
        set state = 1, live = 0, delivery = 0, delivery_left = 0, delivery_failed = 0,
            delivery_error = null, volatile = 0, failures = 0, crashes = 0, rank = ?2,
@@ -35,7 +35,7 @@ const REDRIVE: &str = "
 
 /// The parent of a callback that runs again waits for that one once more; what became of its other
 /// targets stays. Served by the primary key.
-const REOPEN_PARENT: &str = "
+pub(super) const REOPEN_PARENT: &str = "
     update task
        set delivery = iif(delivery = 9, 6, delivery), delivery_left = delivery_left + 1,
            delivery_failed = delivery_failed - 1,

@@ -18,7 +18,7 @@ const PROMOTE: usize = 1_024;
 
 /// What an attempt starts from. Served by the primary key. Read before it is claimed: `returning`
 /// would build a temporary table for each row.
-const LOOK: &str = "
+pub(super) const LOOK: &str = "
     select claim_no, failures, crashes, priority, codec, cached, volatile, submitted_at, parent,
            max_attempts, timeout_ms, backoff_min_ms, backoff_max_ms, callbacks, checksum, name,
            payload
@@ -26,13 +26,13 @@ const LOOK: &str = "
      where id = ?1 and state = 1";
 
 /// Makes a row this process's own. Served by the primary key.
-const CLAIM: &str = "
+pub(super) const CLAIM: &str = "
     update task
        set state = 2, live = 1, claim_no = ?4, epoch = ?2, started_at = ?3
      where id = ?1 and state = 1";
 
 /// Rows whose time has come, earliest first. Served by task_due.
-const DUE: &str = "
+pub(super) const DUE: &str = "
     select id, rank, name, crashes
       from task
      where state = 0 and due_at <= ?1
@@ -40,7 +40,7 @@ const DUE: &str = "
      limit ?2";
 
 /// Served by the primary key.
-const PROMOTE_ONE: &str = "update task set state = 1, due_at = null where id = ?1 and state = 0";
+pub(super) const PROMOTE_ONE: &str = "update task set state = 1, due_at = null where id = ?1 and state = 0";
 
 /// Something that may be claimed: an index into the submissions, or a row.
 #[derive(Clone, Copy, Debug)]

@@ -9,34 +9,34 @@ use crate::lifecycle::{self, State};
 use crate::record::{DeadReason, Delivery, TaskStatus};
 
 /// The one delivery of a task ended well: the common case. Served by the primary key.
-const CALLBACKED: &str = "
+pub(super) const CALLBACKED: &str = "
     update task
        set delivery = 5, live = 0, delivery_left = 0
      where id = ?1 and claim_no = ?2 and delivery = 6 and delivery_left = 1 and volatile = 1
        and delivery_failed = 0";
 
 /// Served by the primary key.
-const OPEN_DELIVERY: &str = "
+pub(super) const OPEN_DELIVERY: &str = "
     select state, delivery, delivery_left, delivery_error, claim_no, volatile, delivery_failed
       from task
      where id = ?1 and delivery in (1, 6)";
 
 /// Served by the primary key.
-const CLOSE_ONE: &str = "
+pub(super) const CLOSE_ONE: &str = "
     update task
        set delivery = ?2, delivery_left = ?3, delivery_error = ?4, volatile = ?5,
            delivery_failed = ?6, live = (?3 > 0)
      where id = ?1";
 
 /// Results that wait for credits, oldest task first. Served by task_live.
-const WAITING: &str = concat!(
+pub(super) const WAITING: &str = concat!(
     "select ",
     row::record_columns!(),
     " from task where live = 1 and delivery = 1 order by id limit ?1"
 );
 
 /// Served by the primary key.
-const SEND: &str = "update task set delivery = 6 where id = ?1 and delivery = 1";
+pub(super) const SEND: &str = "update task set delivery = 6 where id = ?1 and delivery = 1";
 
 impl Work<'_> {
     /// Writes the ends of deliveries to targets in memory.

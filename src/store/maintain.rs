@@ -17,7 +17,7 @@ use crate::record::{Delivery, Outcome, TaskStatus};
 const STEP: usize = 500;
 
 /// Served by the primary key.
-const STRETCH: &str = "
+pub(super) const STRETCH: &str = "
     select id, state, delivery, delivery_error, ended_at
       from task
      where id > ?1
@@ -25,7 +25,7 @@ const STRETCH: &str = "
      limit ?2";
 
 /// Served by the primary key.
-const REMOVE: &str = "delete from task where id = ?1 and live = 0 and state in (3, 4, 7, 8)";
+pub(super) const REMOVE: &str = "delete from task where id = ?1 and live = 0 and state in (3, 4, 7, 8)";
 
 /// How far the present pass has come.
 #[derive(Debug, Default)]

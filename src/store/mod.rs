@@ -353,3 +353,5 @@ pub(crate) trait ShardStore: Unpin + 'static {
 mod conformance;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;

@@ -16,20 +16,20 @@ use crate::record::{TaskId, TaskRecord, TaskStatus};
 const LIST_SCAN: usize = 10_000;
 
 /// Served by the primary key.
-const GET: &str = concat!("select ", row::record_columns!(), " from task where id = ?1");
+pub(super) const GET: &str = concat!("select ", row::record_columns!(), " from task where id = ?1");
 
 /// Served by the primary key.
-const EXISTS: &str = "select 1 from task where id = ?1";
+pub(super) const EXISTS: &str = "select 1 from task where id = ?1";
 
 /// A stretch of the table in order of ids. Served by the primary key.
-const LIST: &str = concat!(
+pub(super) const LIST: &str = concat!(
     "select ",
     row::record_columns!(),
     " from task where id > ?1 order by id limit ?2"
 );
 
 /// Ready rows after a place, in order. Served by task_ready; equal ranks stand in order of id.
-const READY_AFTER: &str = "
+pub(super) const READY_AFTER: &str = "
     select id, rank, name, crashes
       from task
      where state = 1 and rank >= ?1 and (rank > ?1 or id > ?2)
@@ -37,7 +37,7 @@ const READY_AFTER: &str = "
      limit ?3";
 
 /// Served by task_due.
-const NEXT_DUE: &str = "select due_at from task where state = 0 order by due_at limit 1";
+pub(super) const NEXT_DUE: &str = "select due_at from task where state = 0 order by due_at limit 1";
 
 const TALLY: &str = "select status, tasks from tally";
 

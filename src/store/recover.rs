@@ -18,7 +18,7 @@ const STEP: usize = 1_000;
 const NAME_SAMPLE: usize = 10_000;
 
 /// What a process had in hand, in order of ids. Served by task_live.
-const LIVE: &str = "
+pub(super) const LIVE: &str = "
     select id, name, state, delivery, volatile, priority, claim_no, epoch, failures, crashes,
            parent, callbacks, started_at, delivery_left
       from task
@@ -27,16 +27,16 @@ const LIVE: &str = "
      limit ?2";
 
 /// A running row is taken over by this epoch, so that its fence lets this process write.
-const TAKE_OVER: &str = "update task set epoch = ?2 where id = ?1 and state = 2";
+pub(super) const TAKE_OVER: &str = "update task set epoch = ?2 where id = ?1 and state = 2";
 
 /// Served by task_live.
-const UNDELIVERED: &str = "select count(*) from task where live = 1 and delivery = 1";
+pub(super) const UNDELIVERED: &str = "select count(*) from task where live = 1 and delivery = 1";
 
 /// Served by the primary key.
-const BACK_TO_PENDING: &str = "update task set delivery = 1 where id = ?1 and delivery = 6";
+pub(super) const BACK_TO_PENDING: &str = "update task set delivery = 1 where id = ?1 and delivery = 6";
 
 /// Served by task_ready.
-const SAMPLE: &str = "
+pub(super) const SAMPLE: &str = "
     select name from task where state = 1 order by rank limit ?1";
 
 /// A row that a process had in hand.

@@ -11,15 +11,23 @@ use crate::clock::Timestamp;
 use crate::lifecycle::{Next, State};
 use crate::record::{DeadReason, Delivery, Outcome, TaskId, TaskStatus};
 
-/// Records a success if the row is still ours. Served by the primary key.
-const FINISH: &str = "
+/// Records a success that somebody is to hear of, if the row is still ours. `live` stays as it is,
+/// so its index isn't touched. Served by the primary key.
+pub(super) const FINISH: &str = "
     update task
-       set state = 3, live = ?4, delivery = ?5, delivery_left = ?6, volatile = ?7,
-           started_at = ?8, ended_at = ?9, output = ?10
+       set state = 3, delivery = ?4, delivery_left = ?5, volatile = ?6, started_at = ?7,
+           ended_at = ?8, output = ?9
+     where id = ?1 and state = 2 and claim_no = ?2 and epoch = ?3";
+
+/// Records a success that nobody waits for, if the row is still ours. Served by the primary key.
+pub(super) const FINISH_UNHEARD: &str = "
+    update task
+       set state = 3, live = 0, delivery = ?4, delivery_left = ?5, volatile = ?6, started_at = ?7,
+           ended_at = ?8, output = ?9
      where id = ?1 and state = 2 and claim_no = ?2 and epoch = ?3";
 
 /// Records an end without success if the row is still ours. Served by the primary key.
-const END: &str = "
+pub(super) const END: &str = "
     update task
        set state = ?11, live = ?4, delivery = ?5, delivery_left = ?6, volatile = ?7,
            started_at = ?8, ended_at = ?9, failures = ?10, crashes = ?12,
@@ -27,7 +35,7 @@ const END: &str = "
      where id = ?1 and state = 2 and claim_no = ?2 and epoch = ?3";
 
 /// Lets a row run again, now or later, if it is still ours. Served by the primary key.
-const AGAIN: &str = "
+pub(super) const AGAIN: &str = "
     update task
        set state = ?4, live = 0, due_at = ?5, rank = ?6, failures = ?7, crashes = ?8,
            error_kind = coalesce(?9, error_kind), error = coalesce(?10, error)
@@ -103,11 +111,14 @@ impl Work<'_> {
         let epoch = self.store.epoch as i64;
         let connection = self.connection();
         let changed = if outcome == Outcome::Finished {
-            prepared(&mut self.statements.finish, connection, FINISH)?.execute(params![
+            let (slot, sql) = match live {
+                true => (&mut self.statements.finish, FINISH),
+                false => (&mut self.statements.finish_unheard, FINISH_UNHEARD),
+            };
+            prepared(slot, connection, sql)?.execute(params![
                 id,
                 settlement.claim_no,
                 epoch,
-                live,
                 opening.delivery,
                 opening.left,
                 settlement.notify,

@@ -16,7 +16,7 @@ use crate::order::Place;
 use crate::record::{Counters, Encoded, TaskId, TaskStatus};
 
 /// Stores a task. Only `state` 1 enters the ready index.
-const INSERT: &str = "
+pub(super) const INSERT: &str = "
     insert into task (id, name, state, live, delivery, delivery_left, delivery_failed, volatile,
         cached, codec, priority, rank, claim_no, epoch, failures, crashes, checksum, submitted_at,
         started_at, due_at, parent, max_attempts, timeout_ms, backoff_min_ms, backoff_max_ms,
@@ -25,7 +25,7 @@ const INSERT: &str = "
         ?17, ?18, ?19, ?20, ?21, ?22)";
 
 /// Where a task stands. Served by the primary key.
-const RANK: &str = "select rank from task where id = ?1";
+pub(super) const RANK: &str = "select rank from task where id = ?1";
 
 /// What a new row needs besides its task.
 struct Fresh {

@@ -104,3 +104,5 @@ impl Window {
     }
 }
 
+#[cfg(test)]
+mod tests;

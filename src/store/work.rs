@@ -32,6 +32,7 @@ pub(super) struct Statements<'a> {
     pub(super) look: Option<CachedStatement<'a>>,
     pub(super) claim: Option<CachedStatement<'a>>,
     pub(super) finish: Option<CachedStatement<'a>>,
+    pub(super) finish_unheard: Option<CachedStatement<'a>>,
     pub(super) callbacked: Option<CachedStatement<'a>>,
 }
 

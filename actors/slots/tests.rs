@@ -1,0 +1,248 @@
+//! Credits are conserved, whoever takes, assigns and gives them back in whatever order.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+const A: ShardId = ShardId(0);
+const B: ShardId = ShardId(1);
+
+fn used(slots: &Slots) -> Vec<usize> {
+    slots.lock().used.clone()
+}
+
+/// Takes and assigns; returns the workers.
+fn assigned(slots: &Arc<Slots>, shard: ShardId, wanted: usize) -> Vec<(usize, bool)> {
+    let mut grant = slots.take(shard, wanted);
+    let free = std::iter::from_fn(|| grant.assign(false)).map(|worker| (worker, false));
+    let free: Vec<_> = free.collect();
+    let behind = std::iter::from_fn(|| grant.assign(true)).map(|worker| (worker, true));
+    let all: Vec<_> = free.into_iter().chain(behind).collect();
+    assert!(grant.give_back(true).is_empty());
+    all
+}
+
+#[test]
+fn free_slots_are_spread_over_the_workers_and_go_before_places_behind_them() {
+    let slots = Slots::new(3, 2, 1);
+    let grant = slots.take(A, 3);
+    assert_eq!((grant.slots(), grant.places_behind()), (3, 0));
+    assert_eq!(used(&slots), [1, 1, 1]);
+    let more = slots.take(A, 100);
+    assert_eq!((more.slots(), more.places_behind()), (3, 3));
+    assert!(!slots.has_free());
+}
+
+#[test]
+fn what_was_not_assigned_goes_back() {
+    let slots = Slots::new(2, 4, 0);
+    let mut grant = slots.take(A, 5);
+    let worker = grant.assign(false).unwrap();
+    assert!(grant.assign(true).is_none());
+    drop(grant.give_back(true));
+    let mut expected = vec![0, 0];
+    expected[worker] = 1;
+    assert_eq!(used(&slots), expected);
+    drop(slots.take(A, 3));
+    assert_eq!(used(&slots), expected, "a dropped grant gives all back");
+}
+
+#[test]
+fn a_shard_that_got_too_little_is_woken_when_a_slot_is_free() {
+    let slots = Slots::new(1, 1, 0);
+    let [(worker, _)] = assigned(&slots, A, 1)[..] else { panic!("one slot") };
+    assert!(slots.take(B, 1).give_back(false).is_empty());
+    assert_eq!(slots.release(worker, 1, false), [B]);
+    assert!(slots.release(worker, 0, false).is_empty(), "it is woken once");
+}
+
+/// Only quick tasks can use it, so who has just such a place still waits for a slot.
+#[test]
+fn a_place_behind_a_slot_does_not_stop_the_wait_for_a_slot() {
+    let slots = Slots::new(1, 1, 4);
+    let [(worker, false)] = assigned(&slots, A, 1)[..] else { panic!("one slot") };
+    let grant = slots.take(B, 1);
+    assert_eq!((grant.slots(), grant.places_behind()), (0, 1));
+    assert!(grant.give_back(false).is_empty());
+    assert_eq!(slots.release(worker, 1, false), [B]);
+}
+
+#[test]
+fn a_suspect_waits_until_nothing_runs_and_then_nothing_runs_beside_it() {
+    let slots = Slots::new(2, 2, 1);
+    let running = assigned(&slots, B, 2);
+    assert!(slots.take_alone(A).is_none());
+    assert!(!slots.has_free(), "nothing is claimed while it waits");
+    let refused = slots.take(B, 1);
+    assert_eq!((refused.slots(), refused.places_behind()), (0, 0));
+    assert!(slots.release(running[0].0, 1, false).is_empty());
+    assert_eq!(slots.release(running[1].0, 1, false), [A]);
+    let mut grant = slots.take_alone(A).unwrap();
+    assert!(grant.is_alone());
+    assert!(slots.take_alone(A).is_none() && slots.take_alone(B).is_none());
+    let worker = grant.assign(false).unwrap();
+    assert!(grant.assign(false).is_none() && grant.assign(true).is_none());
+    assert!(grant.give_back(true).is_empty());
+    assert_eq!(slots.take(B, 9).slots(), 0);
+    let woken = slots.release(worker, 1, true);
+    assert!(woken.contains(&B));
+    assert_eq!(slots.take(B, 9).slots(), 4);
+}
+
+#[test]
+fn a_suspect_is_woken_when_the_last_place_behind_a_slot_comes_back() {
+    let slots = Slots::new(1, 1, 2);
+    let [(worker, _)] = assigned(&slots, B, 1)[..] else { panic!("one slot") };
+    let behind = slots.take(B, 2);
+    assert_eq!(behind.places_behind(), 2);
+    assert!(slots.take_alone(A).is_none());
+    assert!(slots.release(worker, 1, false).is_empty(), "places are still taken");
+    assert_eq!(behind.give_back(false), [A]);
+    assert!(slots.take_alone(A).is_some());
+}
+
+#[test]
+fn giving_up_the_wait_for_silence_wakes_the_others() {
+    let slots = Slots::new(1, 2, 0);
+    let running = assigned(&slots, B, 1);
+    assert!(slots.take_alone(A).is_none());
+    assert_eq!(slots.take(B, 1).slots(), 0);
+    assert!(slots.give_up_alone(B).is_empty(), "only who waits can give up");
+    assert!(slots.give_up_alone(A).contains(&B));
+    assert_eq!(slots.take(B, 1).slots(), 1);
+    drop(slots.release(running[0].0, 1, false));
+    let suspect = slots.take_alone(A).unwrap();
+    assert!(slots.give_up_alone(A).is_empty(), "one that runs isn't waiting");
+    drop(suspect);
+}
+
+#[test]
+fn a_suspect_that_was_not_found_frees_the_queue() {
+    let slots = Slots::new(1, 1, 0);
+    let grant = slots.take_alone(A).unwrap();
+    assert!(slots.take(B, 1).give_back(false).is_empty());
+    assert_eq!(grant.give_back(false), [B]);
+    assert!(slots.has_free());
+    drop(slots.take_alone(A));
+    assert!(slots.has_free(), "a dropped grant frees it, too");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Take { shard: u16, wanted: usize },
+    Alone { shard: u16 },
+    GiveUp { shard: u16 },
+    Assign { grant: usize, prefetched: bool },
+    GiveBack { grant: usize },
+    Drop { grant: usize },
+    Release { attempt: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..3u16, 0..12usize).prop_map(|(shard, wanted)| Step::Take { shard, wanted }),
+        1 => (0..3u16).prop_map(|shard| Step::Alone { shard }),
+        1 => (0..3u16).prop_map(|shard| Step::GiveUp { shard }),
+        6 => (any::<usize>(), any::<bool>())
+            .prop_map(|(grant, prefetched)| Step::Assign { grant, prefetched }),
+        2 => any::<usize>().prop_map(|grant| Step::GiveBack { grant }),
+        1 => any::<usize>().prop_map(|grant| Step::Drop { grant }),
+        4 => any::<usize>().prop_map(|attempt| Step::Release { attempt }),
+    ]
+}
+
+/// A grant, and whether something of it was assigned.
+type Held = (Grant, bool);
+
+/// What each worker must have: what was granted and not given back, and what was assigned.
+fn expected(workers: usize, grants: &[Held], attempts: &[(usize, bool)]) -> Vec<usize> {
+    let mut used = vec![0; workers];
+    for (grant, _) in grants {
+        for (worker, count) in grant.free.iter().chain(&grant.behind) {
+            used[*worker] += count;
+        }
+    }
+    for (worker, _) in attempts {
+        used[*worker] += 1;
+    }
+    used
+}
+
+proptest! {
+    #[test]
+    fn credits_are_conserved(
+        (workers, concurrency, prefetch) in (1..4usize, 1..5usize, 0..4usize),
+        steps in vec(step(), 0..60),
+    ) {
+        let slots = Slots::new(workers, concurrency, prefetch);
+        let mut grants: Vec<Held> = Vec::new();
+        let mut attempts: Vec<(usize, bool)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Take { shard, wanted } => {
+                    let had_free = used(&slots).iter().any(|used| *used < concurrency);
+                    let blocked = slots.lock().alone.is_some();
+                    let grant = slots.take(ShardId(shard), wanted);
+                    let got = grant.slots() + grant.places_behind();
+                    prop_assert!(got <= wanted);
+                    prop_assert_eq!(grant.slots() > 0, had_free && !blocked && wanted > 0);
+                    let waits = slots.lock().waiting.contains(&ShardId(shard));
+                    prop_assert!(grant.slots() == wanted || waits, "too little, and forgotten");
+                    grants.push((grant, false));
+                }
+                Step::Alone { shard } => {
+                    let silent = used(&slots).iter().all(|used| *used == 0);
+                    if let Some(grant) = slots.take_alone(ShardId(shard)) {
+                        prop_assert!(silent);
+                        grants.push((grant, false));
+                    }
+                }
+                Step::GiveUp { shard } => drop(slots.give_up_alone(ShardId(shard))),
+                Step::Assign { grant, prefetched } if !grants.is_empty() => {
+                    let index = grant % grants.len();
+                    let (grant, assigned) = &mut grants[index];
+                    let alone = grant.is_alone();
+                    if let Some(worker) = grant.assign(prefetched) {
+                        *assigned = true;
+                        attempts.push((worker, alone));
+                    }
+                }
+                Step::GiveBack { grant } if !grants.is_empty() => {
+                    let (grant, assigned) = grants.remove(grant % grants.len());
+                    drop(grant.give_back(assigned));
+                }
+                // what a panic does; never to a grant whose run alone was handed out
+                Step::Drop { grant } if !grants.is_empty() => {
+                    let (grant, assigned) = grants.remove(grant % grants.len());
+                    if assigned {
+                        drop(grant.give_back(true));
+                    } else {
+                        drop(grant);
+                    }
+                }
+                Step::Release { attempt } if !attempts.is_empty() => {
+                    let (worker, alone) = attempts.remove(attempt % attempts.len());
+                    drop(slots.release(worker, 1, alone));
+                }
+                _ => {}
+            }
+            let used = used(&slots);
+            prop_assert_eq!(&used, &expected(workers, &grants, &attempts));
+            prop_assert!(used.iter().all(|used| *used <= concurrency + prefetch));
+            let runs = slots.lock().alone.is_some_and(|alone| alone.runs);
+            let alone = grants.iter().any(|(grant, assigned)| grant.is_alone() && !assigned)
+                || attempts.iter().any(|(_, alone)| *alone);
+            prop_assert_eq!(runs, alone);
+            prop_assert!(!runs || used.iter().sum::<usize>() <= 1, "a suspect runs alone");
+        }
+        for (grant, assigned) in grants.drain(..) {
+            drop(grant.give_back(assigned));
+        }
+        for (worker, alone) in attempts.drain(..) {
+            drop(slots.release(worker, 1, alone));
+        }
+        prop_assert!(used(&slots).iter().all(|used| *used == 0));
+        prop_assert!(!slots.lock().alone.is_some_and(|alone| alone.runs));
+    }
+}

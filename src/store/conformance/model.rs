@@ -1,0 +1,354 @@
+//! Random steps, against a model that is too simple to be wrong.
+
+mod expected;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::lifecycle::State;
+use expected::{Lives, Model};
+
+/// How many claims are remembered to be settled too late.
+const LATE: usize = 16;
+
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Apply {
+        items: Vec<Item>,
+        slots: usize,
+        prefetch: usize,
+        suspect: bool,
+        deliver: usize,
+    },
+    Advance {
+        millis: u64,
+    },
+    Crash,
+    Close,
+    /// The bits say which attempts and deliveries live in memory, in order of ids.
+    Rebuild {
+        lives: u32,
+    },
+    Maintain {
+        seconds: u32,
+    },
+}
+
+/// The numbers choose among what there is.
+#[derive(Clone, Debug)]
+pub(super) enum Item {
+    Submit { definition: usize, priority: i16, delay: u32, volatile: bool, callbacks: usize },
+    Settle { claim: usize, event: u8 },
+    SettleLate { claim: usize },
+    Deliver { which: usize, dead: bool },
+    DeliverLate { which: usize },
+    Cancel { which: usize },
+    Redrive { which: usize },
+}
+
+pub(super) fn config() -> ProptestConfig {
+    ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let apply = (vec(item(), 0..6), 0..6usize, 0..3usize, prop::bool::weighted(0.15), 0..4usize);
+    let apply = apply.prop_map(|(items, slots, prefetch, suspect, deliver)| Step::Apply {
+        items,
+        slots,
+        prefetch,
+        suspect,
+        deliver,
+    });
+    let step = prop_oneof![
+        16 => apply,
+        5 => (0..3_000u64).prop_map(|millis| Step::Advance { millis }),
+        1 => Just(Step::Crash),
+        1 => Just(Step::Close),
+        1 => any::<u32>().prop_map(|lives| Step::Rebuild { lives }),
+        1 => prop_oneof![Just(0), Just(3_600), Just(36_000)]
+            .prop_map(|seconds| Step::Maintain { seconds }),
+    ];
+    vec(step, 1..60)
+}
+
+fn item() -> impl Strategy<Value = Item> {
+    let submit = (0..3usize, -1..2i16, 0..3u32, any::<bool>(), 0..3usize);
+    let submit = submit.prop_map(|(definition, priority, delay, volatile, callbacks)| {
+        Item::Submit { definition, priority, delay, volatile, callbacks }
+    });
+    let which = 0..64usize;
+    prop_oneof![
+        6 => submit,
+        6 => (which.clone(), 0..8u8).prop_map(|(claim, event)| Item::Settle { claim, event }),
+        1 => which.clone().prop_map(|claim| Item::SettleLate { claim }),
+        3 => (which.clone(), any::<bool>()).prop_map(|(which, dead)| Item::Deliver { which, dead }),
+        1 => which.clone().prop_map(|which| Item::DeliverLate { which }),
+        1 => which.clone().prop_map(|which| Item::Cancel { which }),
+        2 => which.prop_map(|which| Item::Redrive { which }),
+    ]
+}
+
+fn event(number: u8) -> AttemptEvent {
+    match number {
+        0 => failure(),
+        1 => fatal(),
+        2 => AttemptEvent::Snoozed(SECOND),
+        3 => AttemptEvent::Released,
+        _ => AttemptEvent::Finished,
+    }
+}
+
+/// The store and the model, step by step.
+struct Pair<F: Factory> {
+    world: World<F>,
+    model: Model,
+}
+
+/// Runs the steps on both, comparing all after each; in the end claims everything that may run.
+pub(super) fn check<F: Factory>(factory: F, steps: &[Step]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        // four rows in memory, and a level outweighs a second
+        let options = StoreOptions { window: 4, ..options() };
+        let world = World::with(factory, options);
+        let mut pair = Pair { model: Model { now: world.now, ..Model::default() }, world };
+        for step in steps {
+            pair.step(step).await;
+        }
+        pair.drain().await;
+    });
+}
+
+impl<F: Factory> Pair<F> {
+    async fn step(&mut self, step: &Step) {
+        let Pair { world, model } = self;
+        match step {
+            Step::Apply { items, slots, prefetch, suspect, deliver } => {
+                let quick = (0..NAMES.len()).map(|index| index == QUICK).collect();
+                let suspect = *suspect;
+                let claim = if suspect {
+                    ClaimBudget { suspect, ..ClaimBudget::default() }
+                } else {
+                    ClaimBudget { slots: *slots, prefetch: *prefetch, quick, suspect }
+                };
+                let batch = Batch { claim, deliver: *deliver, ..world.batch() };
+                let batch = fill(model, batch, items);
+                self.apply(batch).await;
+                return;
+            }
+            Step::Advance { millis } => {
+                world.advance(Duration::from_millis(*millis));
+                model.now = world.now;
+                return;
+            }
+            Step::Crash => {
+                world.crash().await;
+                assert_eq!(world.recovered, model.crash());
+            }
+            Step::Close => {
+                world.close().await;
+                assert_eq!(world.recovered, model.crash());
+            }
+            Step::Rebuild { lives } => {
+                let held = model.claims.iter().map(|claim| claim.id);
+                let mut held: Vec<TaskId> = held.chain(model.on_their_way()).collect();
+                held.sort();
+                let alive = |index: usize| lives >> (index % 32) & 1 == 1;
+                let alive = held.into_iter().enumerate().filter(|(index, _)| alive(*index));
+                let memory = Lives(alive.map(|(_, id)| id).collect());
+                world.rebuild(&memory).await;
+                model.rebuild(&memory);
+            }
+            Step::Maintain { seconds } => {
+                world.advance(*seconds * SECOND);
+                model.now = world.now;
+                let now = world.now;
+                world.store().maintain(now).await.unwrap();
+                model.purge();
+            }
+        }
+        let all = world.all().await;
+        model.adopt(&all);
+        self.compare(&all);
+    }
+
+    async fn apply(&mut self, batch: Batch) {
+        let knew_all = !self.world.store().outlook().more;
+        let result = self.world.apply(&batch).await;
+        let all = self.world.all().await;
+        let model = &mut self.model;
+        let mut credits = batch.deliver;
+        for (settlement, settled) in batch.settlements.iter().zip(&result.settled) {
+            let fence = (settlement.id, settlement.claim_no);
+            let mut held = model.claims.iter().map(|claim| (claim.id, claim.counters.claim_no));
+            let ours = held.any(|claim| claim == fence);
+            let Settled::Recorded { deliver } = *settled else {
+                assert!(!ours, "{} holds its claim", settlement.id);
+                continue;
+            };
+            assert!(ours, "{} was settled by a claim that isn't in force", settlement.id);
+            let waiting = model.pending().len();
+            model.settle(settlement);
+            let asks = model.row(settlement.id).delivery == Delivery::Pending;
+            assert_eq!(deliver, asks && credits > waiting);
+            if deliver {
+                credits -= 1;
+                model.row(settlement.id).delivery = Delivery::Callbacking;
+            }
+            model.claims.retain(|claim| claim.id != settlement.id);
+        }
+        for end in &batch.deliveries {
+            let row = model.rows.get(&end.id);
+            if row.is_some_and(|row| row.memory && row.claim_no == end.claim_no) {
+                model.close(end.id, true, end.dead);
+            }
+        }
+        for (id, outcome) in batch.cancellations.iter().zip(&result.cancelled) {
+            assert_eq!(*outcome, model.cancel(*id));
+        }
+        for (id, outcome) in batch.redrives.iter().zip(&result.redriven) {
+            assert_eq!(*outcome, model.redrive(*id));
+        }
+        model.promote();
+        for (task, id) in batch.submissions.iter().zip(&result.submitted) {
+            model.insert(*id.as_ref().unwrap(), task, None);
+        }
+        model.adopt(&all);
+        let claims = result.claims;
+        let outlook = self.world.store().outlook();
+        let more = outlook.more || outlook.ready > 0;
+        self.claimed(&batch.claim, claims, knew_all, more);
+        let mut pending = self.model.pending();
+        pending.truncate(credits);
+        let sent: Vec<TaskId> = result.deliver.iter().map(|record| record.id).collect();
+        assert_eq!(sent, pending, "waiting results go out oldest first, as far as credits go");
+        for id in sent {
+            self.model.row(id).delivery = Delivery::Callbacking;
+        }
+        self.compare(&all);
+    }
+
+    /// Compares what was claimed; `knew_all` says that the store had every ready row in memory.
+    fn claimed(&mut self, budget: &ClaimBudget, claims: Vec<Claim>, knew_all: bool, more: bool) {
+        let model = &mut self.model;
+        let claimed = ids(&claims);
+        if budget.suspect {
+            let suspects = model.runnable(true);
+            let first = suspects.first().copied().into_iter().collect::<Vec<_>>();
+            let one_of_them = claimed.len() <= 1 && claimed.iter().all(|id| suspects.contains(id));
+            assert!(claimed == first || !knew_all && one_of_them, "{claimed:?} of {suspects:?}");
+        } else {
+            let expected = model.claimable(budget);
+            assert!(expected.starts_with(&claimed), "{claimed:?} isn't the head of {expected:?}");
+            assert!(claimed.len() == expected.len() || more, "{claimed:?} of {expected:?}");
+        }
+        for (index, claim) in claims.into_iter().enumerate() {
+            assert_eq!(claim.prefetched, !budget.suspect && index >= budget.slots);
+            let row = model.row(claim.id);
+            row.state = State::Running;
+            row.claim_no += 1;
+            assert_eq!(claim.counters.claim_no, row.claim_no);
+            assert_eq!((claim.definition, claim.priority), (row.definition, row.priority));
+            assert_eq!((claim.parent, claim.volatile), (row.parent, row.volatile));
+            model.claims.push(claim);
+        }
+    }
+
+    fn compare(&mut self, all: &[TaskRecord]) {
+        let Pair { world, model } = self;
+        let known: Vec<TaskId> = model.rows.keys().copied().collect();
+        assert_eq!(all.iter().map(|record| record.id).collect::<Vec<_>>(), known);
+        for record in all {
+            let row = &model.rows[&record.id];
+            let counters = record.counters;
+            assert_eq!(record.status, row.status(), "of {}", record.id);
+            assert_eq!(record.delivery, row.delivery, "of {}", record.id);
+            assert_eq!(record.outcome, row.state.outcome());
+            assert_eq!(counters.claim_no, row.claim_no);
+            assert_eq!((counters.failures, counters.crashes), (row.failures, row.crashes));
+            assert_eq!((record.due_at, record.parent), (row.due, row.parent));
+            assert_eq!(record.name.as_ref(), NAMES[row.definition]);
+        }
+        let outlook = world.store().outlook();
+        assert_eq!(outlook.undelivered, !model.pending().is_empty());
+        assert!(outlook.ready <= 4, "the window is bounded");
+        let first_due = model.rows.values().filter_map(|row| row.due).min();
+        let in_time = |due| outlook.next_due.is_some_and(|wakes| wakes <= due);
+        assert!(first_due.is_none_or(in_time), "{:?} is after {first_due:?}", outlook.next_due);
+    }
+
+    /// Claims everything that may run.
+    async fn drain(&mut self) {
+        loop {
+            let claim = ClaimBudget { slots: 3, ..ClaimBudget::default() };
+            let before = self.model.claims.len();
+            let batch = Batch { claim, ..self.world.batch() };
+            self.apply(batch).await;
+            let outlook = self.world.store().outlook();
+            if self.model.claims.len() == before && !outlook.more && outlook.ready == 0 {
+                break;
+            }
+        }
+        assert!(self.model.runnable(false).is_empty(), "nothing that may run is forgotten");
+        // all of the order has been looked at, so every suspect is known
+        let suspects = self.model.runnable(true);
+        assert_eq!(self.world.store().outlook().suspects, !suspects.is_empty());
+        for _ in suspects {
+            let claim = ClaimBudget { suspect: true, ..ClaimBudget::default() };
+            let batch = Batch { claim, ..self.world.batch() };
+            self.apply(batch).await;
+        }
+        assert!(self.model.runnable(true).is_empty());
+    }
+}
+
+/// Turns items into a batch, choosing among what the model knows.
+fn fill(model: &mut Model, mut batch: Batch, items: &[Item]) -> Batch {
+    let known: Vec<TaskId> = model.rows.keys().copied().collect();
+    let choose = |which: usize| (!known.is_empty()).then(|| known[which % known.len()]);
+    let dead = model.rows.iter().filter(|(_, row)| row.state.outcome().is_some());
+    let ended: Vec<TaskId> = dead.map(|(id, _)| *id).collect();
+    let mut claims = model.claims.clone();
+    let mut sent = model.on_their_way();
+    for item in items {
+        match item {
+            Item::Submit { definition, priority, delay, volatile, callbacks } => {
+                batch.submissions.push(NewTask {
+                    priority: *priority,
+                    due_at: (*delay > 0).then(|| model.now.saturating_add(*delay * SECOND)),
+                    volatile: *volatile,
+                    ..NewTask { definition: *definition, ..with_callbacks(*callbacks) }
+                });
+            }
+            Item::Settle { claim, event: number } if !claims.is_empty() => {
+                let claim = claims.remove(claim % claims.len());
+                batch.settlements.push(settlement(&claim, event(*number), model.now));
+                model.late.push(claim);
+            }
+            Item::SettleLate { claim } if !model.late.is_empty() => {
+                let claim = &model.late[claim % model.late.len()];
+                batch.settlements.push(settlement(claim, AttemptEvent::Finished, model.now));
+            }
+            Item::Deliver { which, dead } if !sent.is_empty() => {
+                let id = sent.remove(which % sent.len());
+                let dead = dead.then_some(DeadReason::SubscriberFull);
+                let end = DeliveryEnd { id, claim_no: model.rows[&id].claim_no, dead };
+                model.late_deliveries.push(end);
+                batch.deliveries.push(end);
+            }
+            Item::DeliverLate { which } if !model.late_deliveries.is_empty() => {
+                let late = &model.late_deliveries;
+                batch.deliveries.push(late[which % late.len()]);
+            }
+            Item::Cancel { which } => batch.cancellations.extend(choose(*which)),
+            Item::Redrive { which } if !ended.is_empty() => {
+                batch.redrives.push(ended[which % ended.len()]);
+            }
+            _ => {}
+        }
+    }
+    let excess = model.late.len().saturating_sub(LATE);
+    model.late.drain(..excess);
+    batch
+}

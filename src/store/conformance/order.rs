@@ -1,0 +1,148 @@
+//! Which task is claimed first, and when.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::store::ClaimInput;
+
+pub(super) async fn the_higher_priority_goes_first_and_equals_in_order_of_submission<F: Factory>(
+    factory: F,
+) {
+    let mut world = World::new(factory);
+    let priorities = [0, 2, 1, 2, -3, 0, 1].map(with_priority);
+    let id = world.submit(priorities.to_vec()).await;
+    let claims = world.claim(10).await;
+    assert_eq!(ids(&claims), [1, 3, 2, 6, 0, 5, 4].map(|index| id[index]));
+    assert!(world.claim(10).await.is_empty(), "each is claimed once");
+}
+
+pub(super) async fn an_old_task_is_overtaken_by_no_more_than_its_age_allows<F: Factory>(
+    factory: F,
+) {
+    let mut world = World::new(factory);
+    let old = world.submit_one(with_priority(0)).await;
+    world.advance(59 * SECOND);
+    let overtakes = world.submit_one(with_priority(1)).await;
+    world.advance(2 * SECOND);
+    let stays_behind = world.submit_one(with_priority(1)).await;
+    assert_eq!(ids(&world.claim(3).await), [overtakes, old, stays_behind]);
+}
+
+pub(super) async fn a_fresh_task_is_claimed_as_it_is_stored_if_nothing_stands_before_it<
+    F: Factory,
+>(
+    factory: F,
+) {
+    let mut world = World::new(factory);
+    let claim = ClaimBudget { slots: 2, ..ClaimBudget::default() };
+    let submissions = vec![with_priority(0), with_priority(5), with_priority(1)];
+    let result = world.apply(Batch { submissions, claim, ..world.batch() }).await;
+    let id: Vec<TaskId> = result.submitted.into_iter().map(Result::unwrap).collect();
+    assert_eq!(ids(&result.claims), [id[1], id[2]]);
+    assert_eq!(world.status(id[1]).await, TaskStatus::Running);
+    assert_eq!(world.status(id[0]).await, TaskStatus::NotStarted);
+    assert_eq!(ids(&world.claim(2).await), [id[0]]);
+}
+
+pub(super) async fn a_fresh_task_does_not_overtake_stored_ones<F: Factory>(factory: F) {
+    let mut world = World::new(factory);
+    let stored = world.submit(vec![with_priority(0), with_priority(4)]).await;
+    let claim = ClaimBudget { slots: 2, ..ClaimBudget::default() };
+    let submissions = vec![with_priority(4), with_priority(9)];
+    let result = world.apply(Batch { submissions, claim, ..world.batch() }).await;
+    let fresh: Vec<TaskId> = result.submitted.into_iter().map(Result::unwrap).collect();
+    assert_eq!(ids(&result.claims), [fresh[1], stored[1]]);
+    assert_eq!(ids(&world.claim(2).await), [fresh[0], stored[0]]);
+}
+
+pub(super) async fn no_task_starts_before_its_time<F: Factory>(factory: F) {
+    let mut world = World::new(factory);
+    let due = FIRST_DAY.saturating_add(10 * SECOND);
+    let id = world.submit_one(NewTask { due_at: Some(due), ..with_priority(9) }).await;
+    assert_eq!(world.store().outlook().next_due, Some(due));
+    world.now = Timestamp::from_micros(due.as_micros() - 1);
+    assert!(world.claim(1).await.is_empty());
+    assert_eq!(world.record(id).await.due_at, Some(due));
+    world.now = due;
+    assert_eq!(ids(&world.claim(1).await), [id]);
+    assert_eq!(world.store().outlook().next_due, None);
+}
+
+pub(super) async fn a_time_that_has_passed_means_now<F: Factory>(factory: F) {
+    let mut world = World::new(factory);
+    let first = world.submit_one(task(MAIL)).await;
+    let past = Some(Timestamp::from_micros(FIRST_DAY.as_micros() - 1));
+    let id = world.submit_one(NewTask { due_at: past, ..task(MAIL) }).await;
+    assert_eq!(ids(&world.claim(2).await), [first, id]);
+}
+
+/// Settled again, promoted, redriven and submitted in the batch that claims them.
+pub(super) async fn a_batch_claims_what_it_makes_ready_itself<F: Factory>(factory: F) {
+    let mut world = World::new(factory);
+    let dead = world.submit_one(with_priority(3)).await;
+    world.run(dead, fatal()).await;
+    let released = world.submit_one(with_priority(2)).await;
+    let claim = world.claim_one().await;
+    let due = Some(world.now.saturating_add(SECOND));
+    let waited = world.submit_one(NewTask { due_at: due, ..with_priority(1) }).await;
+    world.advance(SECOND);
+    let batch = Batch {
+        settlements: vec![settlement(&claim, AttemptEvent::Released, world.now)],
+        redrives: vec![dead],
+        submissions: vec![with_priority(0)],
+        claim: ClaimBudget { slots: 9, ..ClaimBudget::default() },
+        ..world.batch()
+    };
+    let result = world.apply(batch).await;
+    let fresh = *result.submitted[0].as_ref().unwrap();
+    assert_eq!(ids(&result.claims), [dead, released, waited, fresh]);
+    assert!(world.claim(9).await.is_empty(), "each is claimed once");
+}
+
+pub(super) async fn places_behind_slots_are_for_quick_definitions_only<F: Factory>(factory: F) {
+    let mut world = World::new(factory);
+    let id = world.submit(vec![task(QUICK), task(QUICK), task(MAIL), task(QUICK)]).await;
+    let mut quick = vec![false; 2];
+    quick[QUICK] = true;
+    let claim = ClaimBudget { slots: 1, prefetch: 5, quick, suspect: false };
+    let claims = world.apply(Batch { claim, ..world.batch() }).await.claims;
+    assert_eq!(ids(&claims), id[..2], "a slow one isn't overtaken for a place behind a slot");
+    assert_eq!(claims.iter().map(|claim| claim.prefetched).collect::<Vec<_>>(), [false, true]);
+}
+
+pub(super) async fn what_is_claimed_carries_what_was_submitted<F: Factory>(factory: F) {
+    let mut world = World::new(factory);
+    let overrides = Overrides {
+        max_attempts: Some(7),
+        timeout: Some(Duration::from_millis(1_500)),
+        backoff: Some((Duration::from_millis(20), Duration::from_secs(4))),
+    };
+    let callbacks: Arc<[Arc<str>]> = vec![Arc::from("on_end")].into();
+    let submission = NewTask {
+        codec: Codec::Json,
+        priority: -7,
+        volatile: true,
+        callbacks: Some(callbacks.clone()),
+        overrides,
+        ..task(QUICK)
+    };
+    let cached = NewTask { payload: None, ..task(MAIL) };
+    // once claimed as it is stored, once read back
+    for slots in [2, 0] {
+        let claim = ClaimBudget { slots, ..ClaimBudget::default() };
+        let submissions = vec![submission.clone(), cached.clone()];
+        let result = world.apply(Batch { submissions, claim, ..world.batch() }).await;
+        let mut claims = result.claims;
+        if slots == 0 {
+            claims = world.claim(2).await;
+        }
+        let [in_memory, stored] = &claims[..] else { panic!("two were claimed: {claims:?}") };
+        assert!(matches!(in_memory.input, ClaimInput::Cached));
+        assert_eq!((stored.definition, stored.priority, stored.volatile), (QUICK, -7, true));
+        assert_eq!((stored.overrides, stored.submitted_at), (overrides, FIRST_DAY));
+        assert_eq!(stored.callbacks, Some(callbacks.clone()));
+        let ClaimInput::Encoded(encoded) = &stored.input else { panic!("{:?}", stored.input) };
+        assert_eq!((encoded.codec, &encoded.bytes[..]), (Codec::Json, &b"payload"[..]));
+    }
+}

@@ -1,0 +1,123 @@
+//! Which index serves which statement, and that history is in none of them.
+
+use rusqlite::params_from_iter;
+use rusqlite::types::Null;
+
+use super::*;
+use crate::store::{cancel, claim, delivery, maintain, read, recover, settle, submit};
+
+const PRIMARY: &str = "INTEGER PRIMARY KEY";
+
+/// The steps of a statement's plan.
+fn plan(connection: &Connection, sql: &str) -> Vec<String> {
+    let mut statement = connection.prepare(&format!("explain query plan {sql}")).unwrap();
+    let nothing = vec![Null; statement.parameter_count()];
+    let steps = statement.query_map(params_from_iter(nothing), |row| row.get(3)).unwrap();
+    steps.collect::<rusqlite::Result<_>>().unwrap()
+}
+
+fn check(statements: &[(&str, &str)]) {
+    let mut shard = Shard::new();
+    let store = shard.open();
+    for (sql, index) in statements {
+        let steps = plan(&store.connection, sql);
+        let [step] = &steps[..] else { panic!("{sql}\nhas the plan {steps:?}") };
+        let searches = step.starts_with("SEARCH task") && step.contains(index);
+        // an index that holds nothing but the rows that are wanted may be read from its start
+        let reads_on = *step == format!("SCAN task USING INDEX {index}")
+            || *step == format!("SCAN task USING COVERING INDEX {index}");
+        assert!(searches || reads_on, "{sql}\nhas the plan {step}, not by {index}");
+    }
+}
+
+#[test]
+fn what_runs_once_per_task_is_served_by_the_primary_key() {
+    check(&[
+        (claim::LOOK, PRIMARY),
+        (claim::CLAIM, PRIMARY),
+        (claim::PROMOTE_ONE, PRIMARY),
+        (settle::FINISH, PRIMARY),
+        (settle::FINISH_UNHEARD, PRIMARY),
+        (settle::END, PRIMARY),
+        (settle::AGAIN, PRIMARY),
+        (submit::RANK, PRIMARY),
+        (delivery::CALLBACKED, PRIMARY),
+        (delivery::OPEN_DELIVERY, PRIMARY),
+        (delivery::CLOSE_ONE, PRIMARY),
+        (delivery::SEND, PRIMARY),
+        (cancel::HEAD, PRIMARY),
+        (cancel::CANCEL, PRIMARY),
+        (cancel::REDRIVE, PRIMARY),
+        (cancel::REOPEN_PARENT, PRIMARY),
+        (recover::TAKE_OVER, PRIMARY),
+        (recover::BACK_TO_PENDING, PRIMARY),
+        (read::GET, PRIMARY),
+        (read::EXISTS, PRIMARY),
+    ]);
+}
+
+#[test]
+fn what_looks_for_work_is_served_by_the_index_of_that_work_in_its_order() {
+    check(&[
+        (read::READY_AFTER, "task_ready"),
+        (recover::SAMPLE, "task_ready"),
+        (read::NEXT_DUE, "task_due"),
+        (claim::DUE, "task_due"),
+        (delivery::WAITING, "task_live"),
+        (recover::LIVE, "task_live"),
+        (recover::UNDELIVERED, "task_live"),
+    ]);
+}
+
+#[test]
+fn what_walks_over_history_goes_by_the_primary_key_and_sorts_nothing() {
+    check(&[(read::LIST, PRIMARY), (maintain::STRETCH, PRIMARY), (maintain::REMOVE, PRIMARY)]);
+}
+
+/// How many rows each partial index holds: ready, due, live.
+fn indexed(connection: &Connection) -> [i64; 3] {
+    let count = |sql| connection.query_row(sql, [], |row| row.get(0)).unwrap();
+    [
+        count("select count(*) from task indexed by task_ready where state = 1"),
+        count("select count(*) from task indexed by task_due where state = 0"),
+        count("select count(*) from task indexed by task_live where live = 1"),
+    ]
+}
+
+#[tokio::test]
+async fn a_row_is_in_the_one_index_of_its_state_and_in_none_when_it_is_over() {
+    let mut shard = Shard::new();
+    let mut store = shard.open();
+    let due_at = Some(NOW.saturating_add(Duration::from_secs(1)));
+    let waiting = NewTask { due_at, volatile: true, ..task() };
+    store.apply(&Batch { submissions: vec![waiting], ..batch() }).await.unwrap();
+    assert_eq!(indexed(&store.connection), [0, 1, 0]);
+    let now = due_at.unwrap();
+    store.apply(&Batch { now, ..batch() }).await.unwrap();
+    assert_eq!(indexed(&store.connection), [1, 0, 0]);
+    let claimed = store.apply(&Batch { claim: claim(1), ..batch() }).await.unwrap().claims;
+    assert_eq!(indexed(&store.connection), [0, 0, 1]);
+    let settlements = vec![finished(&claimed[0])];
+    store.apply(&Batch { settlements, ..batch() }).await.unwrap();
+    assert_eq!(indexed(&store.connection), [0, 0, 1]);
+    let end = DeliveryEnd { id: claimed[0].id, claim_no: 1, dead: None };
+    store.apply(&Batch { deliveries: vec![end], ..batch() }).await.unwrap();
+    assert_eq!(indexed(&store.connection), [0, 0, 0]);
+    let rows: i64 =
+        store.connection.query_row("select count(*) from task", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 1);
+}
+
+#[tokio::test]
+async fn a_fresh_task_that_is_claimed_at_once_writes_its_row_and_one_index_entry() {
+    let mut shard = Shard::new();
+    let mut store = shard.open();
+    let submissions = vec![task()];
+    // the counts' first row is inserted once and updated from then on
+    store.apply(&Batch { submissions, claim: claim(1), ..batch() }).await.unwrap();
+    let before = store.outlook().row_writes;
+    let submissions = vec![task()];
+    store.apply(&Batch { submissions, claim: claim(1), ..batch() }).await.unwrap();
+    assert_eq!(store.outlook().row_writes - before, 2, "the task and the count of what runs");
+    assert_eq!(indexed(&store.connection), [0, 0, 2]);
+}

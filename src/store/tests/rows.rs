@@ -1,0 +1,61 @@
+//! Rows that were changed behind the queue's back.
+
+use super::*;
+
+/// Stores a task of the first definition, alters the file, and says with what the task would run.
+async fn input_after(alteration: &str) -> ClaimInput {
+    let mut shard = Shard::new();
+    let mut store = shard.open();
+    // both names are known to the file
+    let submissions = vec![task()];
+    store.apply(&Batch { submissions, ..batch() }).await.unwrap();
+    store.close().await.unwrap();
+    shard.alter(alteration);
+    let mut store = shard.open();
+    let mut claims = store.apply(&Batch { claim: claim(1), ..batch() }).await.unwrap().claims;
+    assert_eq!(claims.len(), 1, "it is claimed, and ends there");
+    claims.remove(0).input
+}
+
+#[tokio::test]
+async fn a_row_whose_parts_were_exchanged_never_runs() {
+    let alterations = [
+        "update task set payload = x'7061796c6f6164ff'",
+        "update task set payload = x'7061796c6f6165'",
+        "update task set payload = x''",
+        "update task set codec = codec % 2 + 1",
+        "update task set codec = 77",
+        "update task set codec = 300",
+        "update task set codec = -1",
+        "update task set name = (select id from name where name = 'on_end')",
+        "update task set id = id + 1",
+        "update task set checksum = checksum + 1",
+        "update task set checksum = -1",
+        "update task set checksum = 1 << 40",
+        "update task set payload = null, cached = 1",
+    ];
+    for alteration in alterations {
+        let input = input_after(alteration).await;
+        assert!(matches!(input, ClaimInput::Corrupt), "after {alteration}: {input:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_was_left_alone_runs_with_its_payload() {
+    let input = input_after("update task set rank = rank - 1, submitted_at = 7").await;
+    let ClaimInput::Encoded(encoded) = input else { panic!("{input:?}") };
+    assert_eq!(encoded.bytes[..], b"payload"[..]);
+}
+
+#[tokio::test]
+async fn a_row_with_an_unknown_codec_can_still_be_looked_at() {
+    let mut shard = Shard::new();
+    let mut store = shard.open();
+    let submissions = vec![task()];
+    let result = store.apply(&Batch { submissions, ..batch() }).await.unwrap();
+    let id = *result.submitted[0].as_ref().unwrap();
+    store.close().await.unwrap();
+    shard.alter("update task set codec = 300");
+    let Lookup::Found(record) = shard.open().get(id).await.unwrap() else { panic!("no {id}") };
+    assert_eq!(record.payload.unwrap().bytes[..], b"payload"[..]);
+}

@@ -1,0 +1,301 @@
+//! Processes that die in the middle of their work, and the ones that come after them.
+//!
+//! A child is this test binary again, running [`child`] alone. It writes down what it submits and
+//! what was acknowledged, and its parent kills it when it has written enough.
+#![expect(clippy::unwrap_used, reason = "a test fails where its helper does")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use message_queue_sqlite::prelude::*;
+use message_queue_sqlite::{TaskRecord, TaskResult};
+
+/// The part that a child plays, and where.
+const PART: &str = "MQS_CRASH_TEST_PART";
+const DIR: &str = "MQS_CRASH_TEST_DIR";
+
+/// The longest that anything here may take.
+const LONGEST: Duration = Duration::from_secs(60);
+
+const SHARDS: usize = 2;
+
+#[task(name = "crash.step", backoff = "1ms..5ms", max_attempts = 50)]
+async fn step(number: u64, ctx: TaskContext) -> Result<u64, io::Error> {
+    tokio::task::yield_now().await;
+    // some are between two attempts when the process dies
+    if number.is_multiple_of(5) && ctx.failures() < 2 {
+        return Err(io::Error::other("not yet"));
+    }
+    Ok(number)
+}
+
+#[callback(name = "crash.stepped", max_attempts = 50, backoff = "1ms..5ms")]
+async fn stepped(result: TaskResult, called: Data<Called>) -> Result<(), io::Error> {
+    called.0.line(&result.id().to_string())
+}
+
+#[task(name = "crash.poison")]
+async fn poison() -> Result<(), io::Error> {
+    std::process::abort()
+}
+
+/// Long enough to be running when the poison is taken.
+#[task(name = "crash.neighbour")]
+async fn neighbour(number: u64) -> Result<u64, io::Error> {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    Ok(number)
+}
+
+/// A file of lines, each written in one go behind the others.
+struct Journal(File);
+
+/// Where the durable callback writes.
+struct Called(Journal);
+
+impl Journal {
+    fn open(path: &Path) -> Self {
+        Journal(OpenOptions::new().create(true).append(true).open(path).unwrap())
+    }
+
+    fn line(&self, line: &str) -> Result<(), io::Error> {
+        (&self.0).write_all(format!("{line}\n").as_bytes())
+    }
+}
+
+/// The whole lines of a journal; a process that died may have left a part of one.
+fn lines(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(str::to_string).collect()
+}
+
+/// The files of one scene.
+#[derive(Clone)]
+struct Scene(PathBuf);
+
+impl Scene {
+    fn journal(&self) -> PathBuf {
+        self.0.join("journal")
+    }
+
+    fn called(&self) -> PathBuf {
+        self.0.join("called")
+    }
+
+    async fn queue(&self, max_crashes: u32) -> Queue {
+        let mut settings = Settings::default();
+        settings.tasks.max_crashes = max_crashes;
+        let queue = Queue::builder().settings(settings).dir(self.0.join("queue")).shards(SHARDS);
+        let queue = queue.discover(module_path!()).data(Called(Journal::open(&self.called())));
+        queue.start().await.unwrap()
+    }
+
+    fn spawn(&self, part: &str) -> Child {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "child", "--nocapture"]).stdout(Stdio::null());
+        command.env(PART, part).env(DIR, &self.0).spawn().unwrap()
+    }
+
+    /// Lets a child play its part until the journal has `more` lines more, then kills it.
+    fn kill_after(&self, part: &str, more: usize) {
+        let until = lines(&self.journal()).len() + more;
+        let mut child = self.spawn(part);
+        let since = Instant::now();
+        while lines(&self.journal()).len() < until {
+            assert_eq!(child.try_wait().unwrap(), None, "the child ended by itself");
+            assert!(since.elapsed() < LONGEST, "the child writes nothing");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Lets a child play its part to its end.
+    fn run(&self, part: &str) -> ExitStatus {
+        let mut child = self.spawn(part);
+        let since = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            if since.elapsed() > LONGEST {
+                child.kill().unwrap();
+                panic!("the child never ends");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Not a test: what a child does.
+#[test]
+fn child() {
+    let (Ok(part), Some(dir)) = (std::env::var(PART), std::env::var_os(DIR)) else { return };
+    let scene = Scene(dir.into());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        match part.as_str() {
+            "submit" => submit_for_ever(&scene).await,
+            "poison" => submit_poison(&scene).await,
+            _ => {
+                let queue = scene.queue(3).await;
+                until_all_ended(&queue).await;
+                queue.shutdown(LONGEST).await.unwrap();
+            }
+        }
+    });
+}
+
+/// Writes a number down, submits it, and writes its id down when it is acknowledged.
+async fn submit_for_ever(scene: &Scene) {
+    // more deaths than there are rounds: those that die here aren't to blame
+    let queue = scene.queue(100).await;
+    let journal = Journal::open(&scene.journal());
+    let first = u64::from(std::process::id()) << 32;
+    let submitter = async |lane: u64| {
+        for number in (first + lane..).step_by(8) {
+            journal.line(&format!("try {number}")).unwrap();
+            let submission = step::task(number).priority((number % 3) as i16);
+            let handle = queue.submit(submission.then(stepped::callback())).await.unwrap();
+            journal.line(&format!("ack {number} {}", handle.id())).unwrap();
+        }
+    };
+    tokio::join!(
+        submitter(0),
+        submitter(1),
+        submitter(2),
+        submitter(3),
+        submitter(4),
+        submitter(5),
+        submitter(6),
+        submitter(7)
+    );
+}
+
+async fn submit_poison(scene: &Scene) {
+    let queue = scene.queue(3).await;
+    let journal = Journal::open(&scene.journal());
+    let neighbours = (0..40).map(neighbour::task);
+    let handles = queue.submit_all(neighbours).await.unwrap();
+    for handle in handles {
+        journal.line(&format!("good {}", handle.id())).unwrap();
+    }
+    // so that the parent knows its id before it is taken
+    let later = poison::task().priority(9).delay(Duration::from_millis(5));
+    let handle = queue.submit(later).await.unwrap();
+    journal.line(&format!("poison {}", handle.id())).unwrap();
+    until_all_ended(&queue).await;
+}
+
+/// Looks until nothing is left to do.
+async fn until_all_ended(queue: &Queue) {
+    let ended = async {
+        loop {
+            let counts = queue.counts().await.unwrap();
+            let open = [TaskStatus::NotStarted, TaskStatus::Running, TaskStatus::Callbacking];
+            if open.iter().all(|status| counts.get(status).is_none_or(|tasks| *tasks == 0)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(LONGEST, ended).await.expect("every task ends");
+}
+
+async fn all(queue: &Queue, name: &str) -> BTreeMap<TaskId, TaskRecord> {
+    let mut found = BTreeMap::new();
+    let mut list = ListTasks { name: Some(name.into()), limit: 500, ..ListTasks::default() };
+    loop {
+        let page = queue.list(list.clone()).await.unwrap();
+        found.extend(page.tasks.into_iter().map(|record| (record.id, record)));
+        match page.next {
+            Some(next) => list.after = Some(next),
+            None => return found,
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_however_often_the_process_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene(dir.path().to_path_buf());
+    for lines in [40, 7, 260, 1, 113] {
+        scene.kill_after("submit", lines);
+    }
+    let queue = scene.queue(100).await;
+    until_all_ended(&queue).await;
+    let tasks = all(&queue, "crash.step").await;
+    let callbacks = all(&queue, "crash.stepped").await;
+    let counts = queue.counts().await.unwrap();
+    queue.shutdown(LONGEST).await.unwrap();
+
+    let (mut tried, mut acknowledged) = (BTreeSet::new(), BTreeMap::new());
+    for line in lines(&scene.journal()) {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["try", number] => drop(tried.insert(number.parse::<u64>().unwrap())),
+            ["ack", number, id] => {
+                let known = acknowledged.insert(id.parse::<TaskId>().unwrap(), number.to_string());
+                assert_eq!(known, None, "{id} was given out twice");
+            }
+            _ => panic!("{line:?}"),
+        }
+    }
+    assert!(acknowledged.len() > 150, "the children got somewhere");
+    for (id, number) in &acknowledged {
+        let number: u64 = number.parse().unwrap();
+        let record = tasks.get(id).unwrap_or_else(|| panic!("{id} was acknowledged and is lost"));
+        assert_eq!(record.payload.as_ref().unwrap().decode::<u64>().unwrap(), number);
+    }
+    let called: BTreeSet<String> = lines(&scene.called()).into_iter().collect();
+    let mut stored = BTreeSet::new();
+    for (id, record) in &tasks {
+        let number: u64 = record.payload.as_ref().unwrap().decode().unwrap();
+        assert!(tried.contains(&number), "nobody submitted {number}");
+        assert!(stored.insert(number), "{number} was stored twice");
+        assert_eq!(record.outcome, Some(Outcome::Finished), "{id}: {:?}", record.error);
+        assert_eq!(record.delivery, Delivery::Callbacked);
+        assert_eq!(record.output.as_ref().unwrap().decode::<u64>().unwrap(), number);
+        assert!(called.contains(&id.to_string()), "the callback of {id} never came");
+    }
+    let reported: BTreeSet<TaskId> =
+        callbacks.values().filter_map(|record| record.parent).collect();
+    assert_eq!((reported.len(), callbacks.len()), (tasks.len(), tasks.len()), "one each");
+    let total = tasks.len() as u64;
+    let kept: Vec<_> = counts.into_iter().filter(|(_, tasks)| *tasks > 0).collect();
+    assert_eq!(kept, [(TaskStatus::Finished, total), (TaskStatus::Callbacked, total)]);
+}
+
+#[tokio::test]
+async fn a_poison_task_ends_failed_and_its_neighbours_do_not_pay() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene(dir.path().to_path_buf());
+    let mut deaths = usize::from(!scene.run("poison").success());
+    while !scene.run("go on").success() {
+        deaths += 1;
+        assert!(deaths < 10, "the poison is taken again and again");
+    }
+    assert_eq!(deaths, 3);
+    let queue = scene.queue(3).await;
+    let journal = lines(&scene.journal());
+    assert_eq!(journal.len(), 41);
+    let mut hurt = 0;
+    for line in journal {
+        let (kind, id) = line.split_once(' ').unwrap();
+        let record = queue.record(id.parse().unwrap()).await.unwrap();
+        if kind == "good" {
+            assert_eq!(record.outcome, Some(Outcome::Finished), "{id}: {:?}", record.error);
+            hurt += usize::from(record.counters.crashes > 0);
+        } else {
+            assert_eq!(record.outcome, Some(Outcome::Failed));
+            assert_eq!(record.error.unwrap().kind, FailureKind::Crashed);
+            assert_eq!((record.counters.crashes, record.counters.failures), (3, 0));
+        }
+    }
+    assert!(hurt > 0, "some of them ran beside it");
+    queue.shutdown(LONGEST).await.unwrap();
+}

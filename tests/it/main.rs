@@ -1,0 +1,21 @@
+//! The whole queue through its public interface: what a program that embeds it can rely on.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
+mod probe;
+mod tasks;
+mod world;
+
+mod cached;
+mod cancelling;
+mod durable;
+mod lifecycle;
+mod python_package;
+mod restart;
+mod results;
+mod secrets;
+mod settings_and_start;
+mod shutdown;
+mod submission;
+mod timeouts;
