@@ -93,7 +93,7 @@ impl Dispatcher {
             }
         };
         let limits = SubmitLimits { payload_bytes: self.shared.settings.limits.payload };
-        let mut accepted = submit.check(&self.shared.registry, limits, &self.shared.clock)?;
+        let mut accepted = submit.check(&self.shared.registry, limits)?;
         accepted.permit = Some(permit);
         if let Some(input) = accepted.cached.take() {
             let room = self.shared.cached_room.clone().try_acquire_owned();
@@ -130,6 +130,7 @@ impl Dispatcher {
             .into_iter()
             .map(|accepted| Pending {
                 task: accepted.task,
+                delay: accepted.delay,
                 cached: accepted.cached,
                 targets: accepted.targets,
                 permit: accepted.permit,
@@ -210,9 +211,7 @@ pub(super) fn ask<T: Send + 'static>(
     let (answer, answered) = oneshot::channel();
     let shard = ledger.id;
     send(ledger, answer);
-    Box::pin(async move {
-        answered.await.unwrap_or(Err(Error::ShardUnavailable { shard }))
-    })
+    Box::pin(async move { answered.await.unwrap_or(Err(Error::ShardUnavailable { shard })) })
 }
 
 fn fail<T: 'static>(error: Error) -> ResponseFuture<Result<T>> {
@@ -234,7 +233,10 @@ pub struct Submitted(Reply);
 enum Reply {
     Refused(Error),
     /// The submission is the last group of this shard.
-    Accepted { outgoing: Rc<RefCell<Outgoing>>, index: usize },
+    Accepted {
+        outgoing: Rc<RefCell<Outgoing>>,
+        index: usize,
+    },
 }
 
 impl std::fmt::Debug for Submitted {

@@ -58,11 +58,8 @@ impl Deliveries {
         }
         ticket.open.set(ticket.open.get().saturating_sub(1));
         if ticket.open.get() == 0 {
-            let end = DeliveryEnd {
-                id: ticket.id,
-                claim_no: ticket.claim_no,
-                dead: ticket.dead.get(),
-            };
+            let end =
+                DeliveryEnd { id: ticket.id, claim_no: ticket.claim_no, dead: ticket.dead.get() };
             self.over.borrow_mut().entry(ticket.id.shard()).or_default().push(end);
         }
     }

@@ -128,6 +128,8 @@ pub struct CountTasks;
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) task: NewTask,
+    /// How long after it is stored the task may start at the earliest.
+    pub(crate) delay: Option<std::time::Duration>,
     pub(crate) cached: Option<Arc<dyn CachedInput>>,
     pub(crate) targets: Vec<Target>,
     #[expect(dead_code, reason = "given back when the task is answered")]

@@ -69,7 +69,7 @@ struct Inbox {
 impl<S: ShardStore> ShardActor<S> {
     pub(crate) fn new(
         store: S,
-            ledger: Arc<ShardLedger>,
+        ledger: Arc<ShardLedger>,
         shared: Arc<Shared>,
         end: Rc<Cell<ChildEnd>>,
     ) -> Self {
@@ -145,7 +145,8 @@ impl<S: ShardStore> ShardActor<S> {
             context.cancel_future(timer);
         }
         let Some(store) = &self.store else { return };
-        let next = store.outlook().next_due.map_or(self.maintain_at, |due| due.min(self.maintain_at));
+        let next =
+            store.outlook().next_due.map_or(self.maintain_at, |due| due.min(self.maintain_at));
         let nap = next.since(self.shared.clock.now()).clamp(Duration::from_millis(1), NAP_MAX);
         let wake = |actor: &mut Self, context: &mut Context<Self>| {
             actor.timer = None;

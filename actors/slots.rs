@@ -213,15 +213,20 @@ impl Grant {
         self.return_unused(alone)
     }
 
-    /// Free slots wake those who wait. Places behind slots wake only who waits for silence: they
-    /// exist only while every slot is taken, so an attempt's end will wake the others anyway, and
-    /// two shards that can't use such a place would wake each other for ever.
+    /// What comes back wakes those who wait, a place behind slots only if it leaves one of them
+    /// free: the places of a shard that guessed can be what kept another from a slot. Were they to
+    /// wake while all slots are taken, two shards that can't use them would wake each other for
+    /// ever.
     fn return_unused(&mut self, alone: bool) -> Vec<ShardId> {
         let mut wake = Vec::new();
         for (worker, count) in std::mem::take(&mut self.behind) {
             let mut state = self.slots.lock();
             state.used[worker] = state.used[worker].saturating_sub(count);
-            wake.extend(state.silence());
+            if state.alone.is_some() {
+                wake.extend(state.silence());
+            } else if state.used[worker] < self.slots.concurrency {
+                wake.extend(std::mem::take(&mut state.waiting));
+            }
         }
         for (worker, count) in std::mem::take(&mut self.free) {
             wake.extend(self.slots.release(worker, count, alone));

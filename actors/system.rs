@@ -321,7 +321,8 @@ pub(crate) async fn start(shared: Arc<Shared>) -> Result<Running> {
         report.send_replace(Some(outcome));
     };
     let spawned = std::thread::Builder::new().name("mqs-system".into()).spawn(run);
-    let no_thread = |message: String| Error::Start { reasons: vec![StartError::Thread { message }] };
+    let no_thread =
+        |message: String| Error::Start { reasons: vec![StartError::Thread { message }] };
     let thread = spawned.map_err(|error| no_thread(error.to_string()))?;
     match starting.await {
         Ok(Ok((dispatcher, recovered))) => Ok(Running { dispatcher, recovered, stop, ended }),

@@ -99,7 +99,7 @@ impl World {
     }
 
     async fn submit(&self, tasks: u64) -> Vec<TaskHandle<gated::Task>> {
-        let submissions = (0..tasks).map(|number| gated::task(number));
+        let submissions = (0..tasks).map(gated::task);
         self.queue.submit_all(submissions).await.unwrap()
     }
 

@@ -87,11 +87,7 @@ impl Worker {
         }
     }
 
-    fn run_blocking(
-        &self,
-        attempt: Arc<Attempt>,
-        call: Box<dyn FnOnce() -> AttemptEnd + Send>,
-    ) {
+    fn run_blocking(&self, attempt: Arc<Attempt>, call: Box<dyn FnOnce() -> AttemptEnd + Send>) {
         let (shared, ledger) = (self.shared.clone(), self.ledger.clone());
         ledger.running.fetch_add(1, Ordering::AcqRel);
         let waiting = Blocking { attempt: attempt.clone(), runs: false };

@@ -26,7 +26,9 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::record::{Counters, Delivery, FailureKind, Outcome, RetryPolicy, TaskFailure, TaskStatus};
+use crate::record::{
+    Counters, Delivery, FailureKind, Outcome, RetryPolicy, TaskFailure, TaskStatus,
+};
 use crate::retry;
 
 /// Where a task's execution is.

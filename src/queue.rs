@@ -188,10 +188,7 @@ impl Queue {
     /// # Errors
     ///
     /// [`Error::ShuttingDown`] if the queue has ended.
-    pub async fn subscribe_all(
-        &self,
-        mailbox: Recipient<TaskResult>,
-    ) -> Result<SubscriptionGuard> {
+    pub async fn subscribe_all(&self, mailbox: Recipient<TaskResult>) -> Result<SubscriptionGuard> {
         self.guard(Subscribe::to_all(mailbox)).await
     }
 

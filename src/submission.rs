@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::attempt::CachedInput;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Timestamp;
 use crate::codec::{self, Codec, CodecError};
 use crate::error::{Error, Result};
 use crate::record::TaskId;
@@ -97,6 +97,8 @@ enum Start {
 /// A checked submission: the row, and what stays in memory beside it.
 pub(crate) struct Accepted {
     pub(crate) task: NewTask,
+    /// How long after its submission it may start, counted from when it is stored.
+    pub(crate) delay: Option<Duration>,
     pub(crate) cached: Option<Arc<dyn CachedInput>>,
     pub(crate) targets: Vec<Target>,
     pub(crate) permit: Option<OwnedSemaphorePermit>,
@@ -227,12 +229,7 @@ impl Submit {
     }
 
     /// Checks everything that can be checked before something is written.
-    pub(crate) fn check(
-        self,
-        registry: &Registry,
-        limits: SubmitLimits,
-        clock: &Clock,
-    ) -> Result<Accepted> {
+    pub(crate) fn check(self, registry: &Registry, limits: SubmitLimits) -> Result<Accepted> {
         if !registry::is_valid_name(&self.name) {
             let name = self.name.chars().take(80).collect();
             return Err(Error::InvalidName { name });
@@ -248,7 +245,7 @@ impl Submit {
             found.ok_or_else(|| Error::UnknownTask { name: callback.to_string() })?;
         }
         check_overrides(&self.overrides, self.callbacks.len())?;
-        let due_at = self.start.due(clock)?;
+        let (due_at, delay) = self.start.checked()?;
         let (codec, payload, cached) = match self.arguments {
             Arguments::Failed(source) => {
                 return Err(Error::Encode { name: self.name.to_string(), source });
@@ -278,34 +275,34 @@ impl Submit {
             callbacks: (!self.callbacks.is_empty()).then(|| self.callbacks.into()),
             overrides: self.overrides,
         };
-        Ok(Accepted { task, cached, targets: self.targets, permit: self.permit })
+        Ok(Accepted { task, delay, cached, targets: self.targets, permit: self.permit })
     }
 }
 
 impl Start {
-    fn due(self, clock: &Clock) -> Result<Option<Timestamp>> {
+    /// The time, or how long after the submission.
+    fn checked(self) -> Result<(Option<Timestamp>, Option<Duration>)> {
         match self {
-            Start::Now => Ok(None),
+            Start::Now => Ok((None, None)),
             Start::After(delay) if delay > LONGEST => Err(Error::InvalidOption {
                 option: "delay",
                 given: format!("{delay:?}"),
                 allowed: "at most 365 days",
             }),
-            Start::After(delay) => {
-                Ok((!delay.is_zero()).then(|| clock.now().saturating_add(delay)))
-            }
+            Start::After(delay) => Ok((None, (!delay.is_zero()).then_some(delay))),
             Start::At(time) if time > Timestamp::MAX => Err(Error::InvalidOption {
                 option: "at",
                 given: format!("{time:?}"),
                 allowed: "a time before the year 10000",
             }),
-            Start::At(time) => Ok(Some(time)),
+            Start::At(time) => Ok((Some(time), None)),
         }
     }
 }
 
 fn check_overrides(overrides: &Overrides, callbacks: usize) -> Result<()> {
-    let invalid = |option, given: String, allowed| Err(Error::InvalidOption { option, given, allowed });
+    let invalid =
+        |option, given: String, allowed| Err(Error::InvalidOption { option, given, allowed });
     if let Some(attempts) = overrides.max_attempts
         && !(1..=1000).contains(&attempts)
     {

@@ -107,7 +107,7 @@ async fn hash_tree_killed_at_many_points_ends_with_the_same_manifest() {
     let tree = Tree::new(3_000);
     let mut killed = 0;
     // the log of a run starts empty, so its size says how far the run has come
-    for log_size in (1..).map(|step| step * 100_000) {
+    for log_size in (0..40).map(|step| step * 100_000) {
         let mut child = tree.hash().spawn().unwrap();
         if !tree.log_reaches(log_size, &mut child).await {
             break;
@@ -125,7 +125,6 @@ async fn hash_tree_killed_at_many_points_ends_with_the_same_manifest() {
         assert!(codes.contains(&status.code()), "{status}");
         killed += 1;
     }
-    eprintln!("killed {killed} times");
     assert!(killed >= 4, "the tree is too small to be interrupted often: {killed} times");
     let ran = run(tree.hash()).await;
     assert_eq!(ran.last_line(), tree.all_hashed());

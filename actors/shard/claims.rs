@@ -77,7 +77,8 @@ impl<S: ShardStore> ShardActor<S> {
                     continue;
                 }
             };
-            let Some(worker) = grant.assign(prefetched).or_else(|| grant.assign(!prefetched)) else {
+            let Some(worker) = grant.assign(prefetched).or_else(|| grant.assign(!prefetched))
+            else {
                 debug_assert!(false, "every claim has a credit");
                 continue;
             };
@@ -146,11 +147,11 @@ impl<S: ShardStore> ShardActor<S> {
             priority: claim.priority,
             submitted_at: claim.submitted_at,
             retry: retry_policy(&definition, &claim.overrides, &self.shared.settings),
-            timeout: claim
-                .overrides
-                .timeout
-                .or(definition.options.timeout)
-                .or(self.shared.settings.tasks.timeout),
+            timeout: claim.overrides.timeout.or(definition.options.timeout).or(self
+                .shared
+                .settings
+                .tasks
+                .timeout),
             definition,
             input,
             callbacks: claim.callbacks,
@@ -186,10 +187,7 @@ fn retry_policy(
     let backoff = overrides.backoff.or(options.backoff);
     let (backoff_min, backoff_max) = backoff.unwrap_or((tasks.backoff_min, tasks.backoff_max));
     RetryPolicy {
-        max_attempts: overrides
-            .max_attempts
-            .or(options.max_attempts)
-            .unwrap_or(tasks.max_attempts),
+        max_attempts: overrides.max_attempts.or(options.max_attempts).unwrap_or(tasks.max_attempts),
         backoff_min,
         backoff_max,
     }

@@ -8,17 +8,19 @@ use actix::{ActorContext, AsyncContext, Context};
 
 use super::{Inbox, ShardActor};
 use crate::actors::ledger::{DeliverBatch, DeliverItem, Done};
-use crate::actors::messages::{Deliver, Group, Wake, Watch};
+use crate::actors::messages::{Deliver, Group, Pending, Wake, Watch};
 use crate::actors::outbox::Once;
 use crate::actors::slots::Grant;
 use crate::actors::supervision::ChildEnd;
 use crate::attempt::{Attempt, AttemptEnd, Input};
+use crate::clock::Timestamp;
 use crate::error::{Error, StoreError, StoreErrorKind};
 use crate::lifecycle::{self, AttemptEvent, Next, Situation};
 use crate::record::{Encoded, Outcome, TaskId, TaskRecord, TaskStatus};
 use crate::result::{ResultParts, TaskResult};
 use crate::store::{
-    Batch, BatchError, BatchResult, CancelOutcome, DeliveryEnd, Settled, Settlement, ShardStore,
+    Batch, BatchError, BatchResult, CancelOutcome, DeliveryEnd, NewTask, Settled, Settlement,
+    ShardStore,
 };
 
 /// How long a shard waits before it tries again to store what was refused.
@@ -108,14 +110,12 @@ impl<S: ShardStore> ShardActor<S> {
             done.extend(parcel.body().done.iter().cloned());
         }
         let now = self.shared.clock.now();
-        let settlements = done
-            .iter()
-            .map(|done| self.settlement(done, &snapshot.watched, now))
-            .collect();
+        let settlements =
+            done.iter().map(|done| self.settlement(done, &snapshot.watched, now)).collect();
         let deliveries: Vec<DeliveryEnd> =
             inbox.delivered.iter().flat_map(|parcel| parcel.body().ends.iter().copied()).collect();
         let tasks = inbox.groups.iter().flat_map(|group| &group.pending);
-        let submissions = tasks.map(|pending| pending.task.clone()).collect();
+        let submissions = tasks.map(|pending| task_at(pending, now)).collect();
         let deliver = self.delivery_credits(deliveries.len());
         let batch = Batch {
             now,
@@ -166,16 +166,13 @@ impl<S: ShardStore> ShardActor<S> {
     }
 
     /// What an attempt's end means for its row.
-    fn settlement(
-        &self,
-        done: &Done,
-        watched: &[bool],
-        now: crate::clock::Timestamp,
-    ) -> Settlement {
+    fn settlement(&self, done: &Done, watched: &[bool], now: Timestamp) -> Settlement {
         let attempt = &done.attempt;
         let (event, output) = match &done.end {
             None => (AttemptEvent::Released, None),
-            Some(AttemptEnd::Finished(output)) => (AttemptEvent::Finished, Some(output.bytes.clone())),
+            Some(AttemptEnd::Finished(output)) => {
+                (AttemptEvent::Finished, Some(output.bytes.clone()))
+            }
             Some(AttemptEnd::Failed { failure, retry_in }) => {
                 let (failure, retry_in) = (failure.clone(), *retry_in);
                 (AttemptEvent::Failed { failure, retry_in }, None)
@@ -359,8 +356,9 @@ impl<S: ShardStore> ShardActor<S> {
         self.shared.moved();
         let again = !self.inbox.stillborn.is_empty() || !self.inbox.groups.is_empty();
         let runnable = outlook.ready > 0 || outlook.more || outlook.suspects;
-        let claiming = runnable && self.shared.is_claiming();
-        if again || claiming && self.shared.slots.free_or_wait(self.ledger.id) {
+        let claims = runnable && self.shared.is_claiming();
+        // rows may have become ready in a batch that took no credits
+        if again || claims && self.shared.slots.free_or_wait(self.ledger.id) {
             self.arm(context);
         }
         self.set_timer(context);
@@ -390,7 +388,8 @@ impl<S: ShardStore> ShardActor<S> {
         for redrive in inbox.redrives {
             drop(redrive.answer.send(Err(refuse("redrive a task"))));
         }
-        let from_workers: usize = inbox.finishes.iter().map(|parcel| parcel.body().done.len()).sum();
+        let from_workers: usize =
+            inbox.finishes.iter().map(|parcel| parcel.body().done.len()).sum();
         let stillborn = done.len() - from_workers;
         self.inbox.stillborn.extend(done.into_iter().take(stillborn));
         self.inbox.finishes.extend(inbox.finishes);
@@ -423,13 +422,11 @@ impl<S: ShardStore> ShardActor<S> {
 
     /// The commit failed: whether it worked is on the disk only. The actor ends and is rebuilt from
     /// there, and answers then.
-    fn unknown(
-        &mut self,
-        flight: InFlight,
-        error: &StoreError,
-        context: &mut Context<Self>,
-    ) {
+    fn unknown(&mut self, flight: InFlight, error: &StoreError, context: &mut Context<Self>) {
         tracing::error!(shard = %self.ledger.id, %error, "a commit's outcome is unknown");
+        if let Some(grant) = flight.grant {
+            self.shared.wake(grant.give_back(false));
+        }
         let mut unanswered = self.ledger.unanswered();
         for group in flight.inbox.groups {
             let Group { pending, answer } = group;
@@ -450,6 +447,16 @@ impl<S: ShardStore> ShardActor<S> {
         self.end.set(ChildEnd::Faulted);
         context.stop();
     }
+}
+
+/// The task to store now. A delay counts from its submission time as it is stored, so that no
+/// record shows a start that was early.
+fn task_at(pending: &Pending, now: Timestamp) -> NewTask {
+    let mut task = pending.task.clone();
+    if let Some(delay) = pending.delay {
+        task.due_at = Some(now.saturating_add(delay));
+    }
+    task
 }
 
 /// What those who asked for it get to see of an end.

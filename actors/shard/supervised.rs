@@ -8,7 +8,7 @@ use actix::Addr;
 
 use super::ShardActor;
 use crate::actors::ledger::{Answer, ShardLedger, ShardState};
-use crate::actors::messages::{Delivered, Finish, Wake};
+use crate::actors::messages::{Delivered, Finish};
 use crate::actors::supervision::{Child, ChildEnd};
 use crate::actors::system::Shared;
 use crate::error::{Error, Result, StoreError};
@@ -111,7 +111,8 @@ impl Child for ShardChild {
         for parcel in self.ledger.delivered.open() {
             address.do_send(Delivered(parcel));
         }
-        address.do_send(Wake);
+        // its predecessor may have died with credits that others waited for
+        self.shared.wake(self.shared.shards.iter().map(|ledger| ledger.id).collect());
         if let Some(up) = self.up.take() {
             up();
         }

@@ -31,7 +31,7 @@ fn free_slots_are_spread_over_the_workers_and_go_before_places_behind_them() {
     assert_eq!(used(&slots), [1, 1, 1]);
     let more = slots.take(A, 100);
     assert_eq!((more.slots(), more.places_behind()), (3, 3));
-    assert!(!slots.has_free());
+    assert!(!slots.free_or_wait(A));
 }
 
 #[test]
@@ -57,6 +57,17 @@ fn a_shard_that_got_too_little_is_woken_when_a_slot_is_free() {
     assert!(slots.release(worker, 0, false).is_empty(), "it is woken once");
 }
 
+#[test]
+fn a_shard_that_asks_for_a_free_slot_in_vain_is_woken_when_one_comes_back() {
+    let slots = Slots::new(1, 2, 0);
+    let held = slots.take(A, 2);
+    assert!(!slots.free_or_wait(B));
+    assert_eq!(held.give_back(false), [B]);
+    assert!(slots.free_or_wait(B));
+    drop(slots.take(A, 2));
+    assert!(slots.release(0, 0, false).is_empty(), "who may claim now doesn't wait");
+}
+
 /// Only quick tasks can use it, so who has just such a place still waits for a slot.
 #[test]
 fn a_place_behind_a_slot_does_not_stop_the_wait_for_a_slot() {
@@ -69,11 +80,24 @@ fn a_place_behind_a_slot_does_not_stop_the_wait_for_a_slot() {
 }
 
 #[test]
+fn a_shard_that_was_kept_from_a_slot_by_anothers_places_is_woken_when_they_come_back() {
+    let slots = Slots::new(1, 2, 4);
+    let holder = slots.take(A, 2);
+    let guess = slots.take(B, 3);
+    assert_eq!((guess.slots(), guess.places_behind()), (0, 3));
+    assert_eq!(holder.give_back(false), [B]);
+    // no attempt runs, and yet no slot is free
+    assert!(!slots.free_or_wait(A));
+    assert_eq!(guess.give_back(false), [A]);
+    assert!(slots.free_or_wait(A));
+}
+
+#[test]
 fn a_suspect_waits_until_nothing_runs_and_then_nothing_runs_beside_it() {
     let slots = Slots::new(2, 2, 1);
     let running = assigned(&slots, B, 2);
     assert!(slots.take_alone(A).is_none());
-    assert!(!slots.has_free(), "nothing is claimed while it waits");
+    assert!(!slots.free_or_wait(B), "nothing is claimed while it waits");
     let refused = slots.take(B, 1);
     assert_eq!((refused.slots(), refused.places_behind()), (0, 0));
     assert!(slots.release(running[0].0, 1, false).is_empty());
@@ -123,9 +147,9 @@ fn a_suspect_that_was_not_found_frees_the_queue() {
     let grant = slots.take_alone(A).unwrap();
     assert!(slots.take(B, 1).give_back(false).is_empty());
     assert_eq!(grant.give_back(false), [B]);
-    assert!(slots.has_free());
+    assert!(slots.free_or_wait(B));
     drop(slots.take_alone(A));
-    assert!(slots.has_free(), "a dropped grant frees it, too");
+    assert!(slots.free_or_wait(B), "a dropped grant frees it, too");
 }
 
 #[derive(Clone, Debug)]
@@ -170,6 +194,9 @@ fn expected(workers: usize, grants: &[Held], attempts: &[(usize, bool)]) -> Vec<
 }
 
 proptest! {
+    // a failure prints its seed; nothing is written beside the sources
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn credits_are_conserved(
         (workers, concurrency, prefetch) in (1..4usize, 1..5usize, 0..4usize),

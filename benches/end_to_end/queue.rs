@@ -53,7 +53,12 @@ pub(crate) struct Ran {
 }
 
 /// Runs `tasks` tasks over `shards` shards.
-pub(crate) fn run(dir: &Path, durability: &str, shards: usize, tasks: usize) -> Result<Ran, AnyError> {
+pub(crate) fn run(
+    dir: &Path,
+    durability: &str,
+    shards: usize,
+    tasks: usize,
+) -> Result<Ran, AnyError> {
     actix_rt::System::new().block_on(round(dir, durability, shards, tasks))
 }
 

@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 use crate::manifest::Hash;
 
 /// Files and the ends of their tasks, by the tasks' ids. Everything may be entered twice.
-pub struct Ledger {
-    pub progress: ProgressBar,
+pub(crate) struct Ledger {
+    pub(crate) progress: ProgressBar,
     entries: Mutex<Entries>,
     ended: Notify,
 }
@@ -29,7 +29,7 @@ struct Entries {
 }
 
 impl Ledger {
-    pub fn new(progress: ProgressBar) -> Self {
+    pub(crate) fn new(progress: ProgressBar) -> Self {
         Ledger { progress, entries: Mutex::default(), ended: Notify::new() }
     }
 
@@ -37,11 +37,11 @@ impl Ledger {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn knows(&self, path: &OsStr) -> bool {
+    pub(crate) fn knows(&self, path: &OsStr) -> bool {
         self.entries().paths.contains(path)
     }
 
-    pub fn enter_file(&self, id: TaskId, path: OsString) {
+    pub(crate) fn enter_file(&self, id: TaskId, path: OsString) {
         let mut entries = self.entries();
         entries.paths.insert(path.clone());
         if entries.files.insert(id, path).is_none() {
@@ -53,7 +53,7 @@ impl Ledger {
         }
     }
 
-    pub fn enter_result(&self, result: &TaskResult) {
+    pub(crate) fn enter_result(&self, result: &TaskResult) {
         if killed(result.failure()) {
             return;
         }
@@ -65,7 +65,11 @@ impl Ledger {
     }
 
     /// Takes up what is stored of a task of an earlier process.
-    pub fn enter_record(&self, record: &TaskRecord, path: OsString) -> Result<(), CodecError> {
+    pub(crate) fn enter_record(
+        &self,
+        record: &TaskRecord,
+        path: OsString,
+    ) -> Result<(), CodecError> {
         let failure = record.error.as_ref().filter(|_| record.outcome == Some(Outcome::Failed));
         if killed(failure) {
             // as if it had never been: the file is submitted again
@@ -97,14 +101,14 @@ impl Ledger {
     }
 
     /// Waits until every file that was entered has its hash, or a reason why not.
-    pub async fn until_all_ended(&self) {
+    pub(crate) async fn until_all_ended(&self) {
         while self.entries().open > 0 {
             self.ended.notified().await;
         }
     }
 
     /// Every file that was entered, with its hash.
-    pub fn take_files(&self) -> Vec<(OsString, Hash)> {
+    pub(crate) fn take_files(&self) -> Vec<(OsString, Hash)> {
         let Entries { files, mut hashes, .. } = std::mem::take(&mut *self.entries());
         let with_hash = |(id, path)| hashes.remove(&id).map(|hash| (path, hash));
         files.into_iter().filter_map(with_hash).collect()

@@ -7,13 +7,13 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// A file's hash, or why it has none.
-pub type Hash = Result<String, String>;
+pub(crate) type Hash = Result<String, String>;
 
 /// What became of the tree.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
-    pub hashed: usize,
-    pub failed: usize,
+pub(crate) struct Tally {
+    pub(crate) hashed: usize,
+    pub(crate) failed: usize,
 }
 
 impl fmt::Display for Tally {
@@ -24,7 +24,7 @@ impl fmt::Display for Tally {
 }
 
 /// Where a manifest grows before it takes its place.
-pub fn draft_of(out: &Path) -> PathBuf {
+pub(crate) fn draft_of(out: &Path) -> PathBuf {
     let mut name = out.as_os_str().to_owned();
     name.push(".draft");
     name.into()
@@ -32,7 +32,7 @@ pub fn draft_of(out: &Path) -> PathBuf {
 
 /// Writes the manifest, sorted by path, and puts it in its place in one step, so that `out` is
 /// never half of it. Files without a hash are named on stderr.
-pub fn write(out: &Path, mut files: Vec<(OsString, Hash)>) -> io::Result<Tally> {
+pub(crate) fn write(out: &Path, mut files: Vec<(OsString, Hash)>) -> io::Result<Tally> {
     files.sort_unstable();
     let draft = draft_of(out);
     let mut writer = BufWriter::new(File::create(&draft)?);

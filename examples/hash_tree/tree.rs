@@ -12,34 +12,34 @@ const CHUNK: usize = 1_000;
 
 /// A directory, but for what this program writes itself.
 #[derive(Clone)]
-pub struct Tree {
+pub(crate) struct Tree {
     root: PathBuf,
     own: Vec<PathBuf>,
 }
 
 /// A part of the tree.
 #[derive(Default)]
-pub struct Found {
-    pub files: Vec<OsString>,
+pub(crate) struct Found {
+    pub(crate) files: Vec<OsString>,
     /// Directories that can't be read, and why.
-    pub unreadable: Vec<(OsString, String)>,
+    pub(crate) unreadable: Vec<(OsString, String)>,
 }
 
 impl Tree {
     /// Paths are made absolute, so that the manifest can be checked from anywhere; links in them
     /// stay as they are.
-    pub fn new(root: &Path, own: &[&Path]) -> io::Result<Self> {
+    pub(crate) fn new(root: &Path, own: &[&Path]) -> io::Result<Self> {
         let own = own.iter().map(|path| real_place(path)).collect::<io::Result<_>>()?;
         std::fs::metadata(root)?;
         Ok(Tree { root: absolute(root)?, own })
     }
 
-    pub fn contains(&self, path: &OsStr) -> bool {
+    pub(crate) fn contains(&self, path: &OsStr) -> bool {
         Path::new(path).starts_with(&self.root)
     }
 
     /// Finds every regular file, on a thread of its own. Links aren't followed, but for the root.
-    pub fn walk(&self) -> mpsc::Receiver<Found> {
+    pub(crate) fn walk(&self) -> mpsc::Receiver<Found> {
         let (chunks, receiver) = mpsc::channel(2);
         let tree = self.clone();
         std::thread::spawn(move || {

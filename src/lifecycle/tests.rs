@@ -217,6 +217,9 @@ fn any_event() -> impl Strategy<Value = AttemptEvent> {
 }
 
 proptest! {
+    // a failure prints its seed; nothing is written beside the sources
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn each_event_moves_its_own_counter_and_nothing_else(
         event in any_event(),

@@ -40,7 +40,8 @@ pub(super) const DUE: &str = "
      limit ?2";
 
 /// Served by the primary key.
-pub(super) const PROMOTE_ONE: &str = "update task set state = 1, due_at = null where id = ?1 and state = 0";
+pub(super) const PROMOTE_ONE: &str =
+    "update task set state = 1, due_at = null where id = ?1 and state = 0";
 
 /// Something that may be claimed: an index into the submissions, or a row.
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +147,10 @@ impl Work<'_> {
             .filter(|place| !self.changes.departures.contains(place))
             .chain(arrived.map(|arrival| arrival.place))
             .min();
-        first.map(|place| Picked { what: Pick::Stored(place), prefetched: false }).into_iter().collect()
+        first
+            .map(|place| Picked { what: Pick::Stored(place), prefetched: false })
+            .into_iter()
+            .collect()
     }
 
     /// Claims a row that is on disk.
@@ -175,48 +179,48 @@ impl Work<'_> {
     }
 }
 
-    /// Reads a row that is about to be claimed, as the claim.
+/// Reads a row that is about to be claimed, as the claim.
 fn read_claim(
     store: &SqliteStore,
     sequence: u64,
     row: &rusqlite::Row<'_>,
 ) -> rusqlite::Result<Claim> {
-        let name: i64 = row.get(15)?;
-        let definition = store.names.definition(name);
-        let definition = definition.expect("only rows of registered definitions are picked");
-        let payload = row.get_ref(16)?.as_blob_or_null()?;
-        let known_codec = row::codec(row.get(4)?);
-        let codec = known_codec.unwrap_or_default();
-        let sum = row::checksum(store.names.of(definition).1, codec, sequence, payload);
-        let cached: bool = row.get(5)?;
-        let parent: Option<i64> = row.get(8)?;
-        let input = if known_codec.is_none() || i64::from(sum) != row.get::<_, i64>(14)? {
-            ClaimInput::Corrupt
-        } else if parent.is_some() {
-            ClaimInput::Parent(None)
-        } else if let (false, Some(bytes)) = (cached, payload) {
-            ClaimInput::Encoded(Encoded { codec, bytes: bytes.into() })
-        } else {
-            ClaimInput::Cached
-        };
-        Ok(Claim {
-            id: store.id(sequence as i64),
-            definition,
-            counters: Counters {
-                claim_no: row.get::<_, u32>(0)? + 1,
-                failures: row.get(1)?,
-                crashes: row.get(2)?,
-            },
-            priority: row.get(3)?,
-            submitted_at: Timestamp::from_micros(row.get(7)?),
-            input,
-            overrides: row::overrides(row, 9)?,
-            callbacks: row::callbacks(row.get(13)?),
-            volatile: row.get(6)?,
-            parent: parent.map(|sequence| store.id(sequence)),
-            prefetched: false,
-        })
-    }
+    let name: i64 = row.get(15)?;
+    let definition = store.names.definition(name);
+    let definition = definition.expect("only rows of registered definitions are picked");
+    let payload = row.get_ref(16)?.as_blob_or_null()?;
+    let known_codec = row::codec(row.get(4)?);
+    let codec = known_codec.unwrap_or_default();
+    let sum = row::checksum(store.names.of(definition).1, codec, sequence, payload);
+    let cached: bool = row.get(5)?;
+    let parent: Option<i64> = row.get(8)?;
+    let input = if known_codec.is_none() || i64::from(sum) != row.get::<_, i64>(14)? {
+        ClaimInput::Corrupt
+    } else if parent.is_some() {
+        ClaimInput::Parent(None)
+    } else if let (false, Some(bytes)) = (cached, payload) {
+        ClaimInput::Encoded(Encoded { codec, bytes: bytes.into() })
+    } else {
+        ClaimInput::Cached
+    };
+    Ok(Claim {
+        id: store.id(sequence as i64),
+        definition,
+        counters: Counters {
+            claim_no: row.get::<_, u32>(0)? + 1,
+            failures: row.get(1)?,
+            crashes: row.get(2)?,
+        },
+        priority: row.get(3)?,
+        submitted_at: Timestamp::from_micros(row.get(7)?),
+        input,
+        overrides: row::overrides(row, 9)?,
+        callbacks: row::callbacks(row.get(13)?),
+        volatile: row.get(6)?,
+        parent: parent.map(|sequence| store.id(sequence)),
+        prefetched: false,
+    })
+}
 
 impl SqliteStore {
     /// A row that is ready, as the window wants it.

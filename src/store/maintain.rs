@@ -25,7 +25,8 @@ pub(super) const STRETCH: &str = "
      limit ?2";
 
 /// Served by the primary key.
-pub(super) const REMOVE: &str = "delete from task where id = ?1 and live = 0 and state in (3, 4, 7, 8)";
+pub(super) const REMOVE: &str =
+    "delete from task where id = ?1 and live = 0 and state in (3, 4, 7, 8)";
 
 /// How far the present pass has come.
 #[derive(Debug, Default)]
@@ -85,8 +86,7 @@ impl SqliteStore {
                 continue;
             };
             let dead = outcome != Outcome::Finished || matches!(delivery, Delivery::Dead(_));
-            let keep =
-                if dead { self.options.keep_dead } else { self.options.keep_results };
+            let keep = if dead { self.options.keep_dead } else { self.options.keep_results };
             let expires = Timestamp::from_micros(ended_at).saturating_add(keep);
             if expires <= now {
                 expired.push((sequence, lifecycle::status(state, &delivery)));

@@ -39,9 +39,7 @@ use crate::clock::Timestamp;
 use crate::codec::Codec;
 use crate::error::StoreError;
 use crate::lifecycle::Transition;
-use crate::record::{
-    Counters, DeadReason, Encoded, ShardId, TaskId, TaskRecord, TaskStatus,
-};
+use crate::record::{Counters, DeadReason, Encoded, ShardId, TaskId, TaskRecord, TaskStatus};
 
 /// What a submission may override of its definition's options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -319,10 +317,7 @@ pub(crate) trait Memory {
 /// stores across a network; this crate's own never waits.
 pub(crate) trait ShardStore: Unpin + 'static {
     /// Stores a batch in one go: all of it is durable when this returns, or none of it.
-    fn apply(
-        &mut self,
-        batch: &Batch,
-    ) -> impl Future<Output = Result<BatchResult, BatchError>>;
+    fn apply(&mut self, batch: &Batch) -> impl Future<Output = Result<BatchResult, BatchError>>;
 
     /// Reads one task.
     fn get(&mut self, id: TaskId) -> impl Future<Output = Result<Lookup, StoreError>>;
@@ -337,10 +332,7 @@ pub(crate) trait ShardStore: Unpin + 'static {
     fn maintain(&mut self, now: Timestamp) -> impl Future<Output = Result<Maintained, StoreError>>;
 
     /// Copies the shard to `file` while it is in use.
-    fn backup(
-        &mut self,
-        file: &std::path::Path,
-    ) -> impl Future<Output = Result<(), StoreError>>;
+    fn backup(&mut self, file: &std::path::Path) -> impl Future<Output = Result<(), StoreError>>;
 
     /// What there is to do, without looking at the disk.
     fn outlook(&self) -> Outlook;

@@ -22,11 +22,8 @@ pub(super) const GET: &str = concat!("select ", row::record_columns!(), " from t
 pub(super) const EXISTS: &str = "select 1 from task where id = ?1";
 
 /// A stretch of the table in order of ids. Served by the primary key.
-pub(super) const LIST: &str = concat!(
-    "select ",
-    row::record_columns!(),
-    " from task where id > ?1 order by id limit ?2"
-);
+pub(super) const LIST: &str =
+    concat!("select ", row::record_columns!(), " from task where id > ?1 order by id limit ?2");
 
 /// Ready rows after a place, in order. Served by task_ready; equal ranks stand in order of id.
 pub(super) const READY_AFTER: &str = "
@@ -96,8 +93,8 @@ impl SqliteStore {
         after: Option<Place>,
         limit: usize,
     ) -> rusqlite::Result<Vec<Arrival>> {
-        let (rank, sequence) = after
-            .map_or((i64::MIN, -1), |place| (place.rank, place.sequence as i64));
+        let (rank, sequence) =
+            after.map_or((i64::MIN, -1), |place| (place.rank, place.sequence as i64));
         let mut select = self.connection.prepare_cached(READY_AFTER)?;
         let rows = select.query_map(params![rank, sequence, limit], |row| {
             Ok(self.arrival(row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))

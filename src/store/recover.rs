@@ -33,7 +33,8 @@ pub(super) const TAKE_OVER: &str = "update task set epoch = ?2 where id = ?1 and
 pub(super) const UNDELIVERED: &str = "select count(*) from task where live = 1 and delivery = 1";
 
 /// Served by the primary key.
-pub(super) const BACK_TO_PENDING: &str = "update task set delivery = 1 where id = ?1 and delivery = 6";
+pub(super) const BACK_TO_PENDING: &str =
+    "update task set delivery = 1 where id = ?1 and delivery = 6";
 
 /// Served by task_ready.
 pub(super) const SAMPLE: &str = "
@@ -149,11 +150,8 @@ impl SqliteStore {
         let rows = select.query_map((after as i64, STEP), |row| {
             let definition = self.names.definition(row.get(1)?);
             let started_at = row.get::<_, Option<i64>>(12)?.unwrap_or_default();
-            let counters = Counters {
-                claim_no: row.get(6)?,
-                failures: row.get(8)?,
-                crashes: row.get(9)?,
-            };
+            let counters =
+                Counters { claim_no: row.get(6)?, failures: row.get(8)?, crashes: row.get(9)? };
             Ok(Live {
                 settlement: Settlement {
                     id: self.id(row.get(0)?),
@@ -231,12 +229,7 @@ impl Work<'_> {
         self.move_on(live, Transition { next, counters, failure: None }, false)
     }
 
-    fn move_on(
-        &mut self,
-        live: &Live,
-        transition: Transition,
-        over: bool,
-    ) -> rusqlite::Result<()> {
+    fn move_on(&mut self, live: &Live, transition: Transition, over: bool) -> rusqlite::Result<()> {
         let mut settlement = live.settlement.clone();
         settlement.transition = transition;
         settlement.ended_at = self.now();

@@ -40,20 +40,15 @@ pub(super) fn record(store: &SqliteStore, row: &Row<'_>) -> rusqlite::Result<Tas
         outcome: state.outcome(),
         delivery,
         priority: row.get(5)?,
-        counters: Counters {
-            claim_no: row.get(6)?,
-            failures: row.get(7)?,
-            crashes: row.get(8)?,
-        },
+        counters: Counters { claim_no: row.get(6)?, failures: row.get(7)?, crashes: row.get(8)? },
         submitted_at: Timestamp::from_micros(row.get(10)?),
         started_at: row.get::<_, Option<i64>>(11)?.map(Timestamp::from_micros),
         ended_at: row.get::<_, Option<i64>>(12)?.map(Timestamp::from_micros),
         due_at: row.get::<_, Option<i64>>(13)?.map(Timestamp::from_micros),
         parent: row.get::<_, Option<i64>>(14)?.map(|sequence| store.id(sequence)),
-        error: error_kind.and_then(FailureKind::from_code).map(|kind| TaskFailure {
-            kind,
-            message: error.unwrap_or_default(),
-        }),
+        error: error_kind
+            .and_then(FailureKind::from_code)
+            .map(|kind| TaskFailure { kind, message: error.unwrap_or_default() }),
         payload: row.get::<_, Option<Vec<u8>>>(17)?.map(encoded),
         output: row.get::<_, Option<Vec<u8>>>(18)?.map(encoded),
     })

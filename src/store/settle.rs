@@ -217,11 +217,7 @@ impl Work<'_> {
     }
 
     /// Counts a task's end, inserts its durable callbacks and tells its parent.
-    pub(super) fn announce(
-        &mut self,
-        ended: &Ended<'_>,
-        opening: Opening,
-    ) -> rusqlite::Result<()> {
+    pub(super) fn announce(&mut self, ended: &Ended<'_>, opening: Opening) -> rusqlite::Result<()> {
         let delivery = super::row::delivery(opening.delivery, None);
         let state = State::Ended(ended.outcome);
         self.changes.tally.add(crate::lifecycle::status(state, &delivery));

@@ -62,10 +62,8 @@ impl Names {
 
     /// Fixes the numbers of the registered definitions.
     pub(crate) fn register(&mut self, names: &[Arc<str>]) {
-        self.registered = names
-            .iter()
-            .map(|name| (self.ids[name], super::row::name_hasher(name)))
-            .collect();
+        self.registered =
+            names.iter().map(|name| (self.ids[name], super::row::name_hasher(name))).collect();
     }
 
     /// The number of a registered definition's name, and the start of its checksums.

@@ -1,10 +1,10 @@
 //! Durable callbacks and named subscribers: at least once, whatever happens.
 
-use message_queue_sqlite::TaskRecord;
 use message_queue_sqlite::prelude::*;
+use message_queue_sqlite::{DeadReason, TaskRecord};
 
-use crate::tasks::{double, fatal, gated, heard, heard_late};
-use crate::world::{Received, World, end, in_time, start, until_record, until_status};
+use crate::tasks::{double, fatal, heard, heard_late};
+use crate::world::{Received, World, end, in_time, start, until_status};
 
 mod own {
     use message_queue_sqlite::prelude::*;
@@ -23,6 +23,12 @@ mod own {
         assert_eq!(ctx.parent(), Some(result.id()));
         probe.note(format!("{} gave {}", result.name(), result.decode::<u64>()?));
         Ok(())
+    }
+
+    /// Wants to be told in an hour.
+    #[callback(name = "own.later")]
+    pub(super) async fn later(_: TaskResult) -> Result<(), TaskError> {
+        Err(TaskError::retry_in(Duration::from_secs(3_600), "not now"))
     }
 }
 
@@ -75,16 +81,13 @@ async fn durable_callbacks_hear_of_failure_and_cancellation() {
 #[actix::test]
 async fn a_cancelled_callback_leaves_the_delivery_dead_and_the_outcome_as_it_was() {
     let world = World::new();
-    let queue = world.start_narrow().await;
-    let task = double::task(1).then(heard_late::callback());
-    let id = in_time(queue.submit(task)).await.unwrap().id();
-    world.probe.until(&format!("hearing {id}"), 1).await;
-    // the one slot is taken: this one's callback has to wait
-    let second = double::task(2).priority(9).then(heard::callback());
-    let second = in_time(queue.submit(second)).await.unwrap().id();
-    world.probe.open(1);
-    until_status(&queue, second, TaskStatus::Callbacked).await;
-    until_status(&queue, id, TaskStatus::Callbacked).await;
+    let queue = start(world.builder().discover(own::PATH)).await;
+    let handle = in_time(queue.submit(double::task(1).then(own::later::callback()))).await.unwrap();
+    let callback = until_failed_once(&queue, "own.later").await;
+    assert_eq!(in_time(queue.cancel(callback)).await.unwrap(), CancelOutcome::Removed);
+    let record = queue.record(handle.id()).await.unwrap();
+    assert_eq!(record.delivery, Delivery::Dead(DeadReason::CallbackFailed));
+    assert_eq!((record.outcome, record.status), (Some(Outcome::Finished), TaskStatus::Finished));
     end(queue).await;
 }
 
@@ -116,13 +119,7 @@ async fn a_named_subscriber_hears_after_a_restart_of_what_ended_before() {
     let queue = start(world.builder().subscriber("manifest", recipient)).await;
     let id = in_time(queue.submit(double::task(21))).await.unwrap().id();
     // its first delivery fails: nobody is there
-    let list = ListTasks { name: Some("manifest".into()), ..ListTasks::default() };
-    in_time(async {
-        while queue.list(list.clone()).await.unwrap().tasks.iter().all(|r| r.counters.failures == 0)
-        {
-        }
-    })
-    .await;
+    until_failed_once(&queue, "manifest").await;
     assert_eq!(queue.status(id).await.unwrap(), TaskStatus::Callbacking);
     end(queue).await;
 
@@ -137,19 +134,45 @@ async fn a_named_subscriber_hears_after_a_restart_of_what_ended_before() {
 #[actix::test]
 async fn deliveries_wait_while_their_subscriber_is_not_declared() {
     let world = World::new();
-    let mailbox = Received::new();
-    let builder = world.builder_with(world.narrow()).subscriber("manifest", mailbox.recipient());
-    let queue = start(builder).await;
-    let gate = in_time(queue.submit(gated::task("gate".into()))).await.unwrap();
-    world.probe.until("gate started", 1).await;
-    drop((gate, queue));
+    let gone = Received::new();
+    let recipient = gone.recipient();
+    gone.close().await;
+    let queue = start(world.builder().subscriber("manifest", recipient)).await;
+    let id = in_time(queue.submit(double::task(1))).await.unwrap().id();
+    let delivery = until_failed_once(&queue, "manifest").await;
+    drop(queue);
 
-    // this process doesn't declare it: nothing new is delivered to it, and what waits goes on
+    // this process doesn't declare it: what waits goes on waiting, and nothing new is added
     let queue = world.start_again(|| world.builder()).await;
-    world.probe.open(1);
-    let id: TaskId = "0-1".parse().unwrap();
-    let ended = |record: &TaskRecord| record.outcome == Some(Outcome::Finished);
-    let record = until_record(&queue, id, ended).await;
-    assert_eq!(record.delivery, Delivery::None);
+    let handle = in_time(queue.submit(double::task(2))).await.unwrap();
+    let second = handle.id();
+    in_time(handle).await.unwrap();
+    assert_eq!(queue.record(second).await.unwrap().delivery, Delivery::None);
+    assert_eq!(queue.status(id).await.unwrap(), TaskStatus::Callbacking);
+    assert_eq!(queue.status(delivery).await.unwrap(), TaskStatus::NotStarted);
     end(queue).await;
+
+    let mut mailbox = Received::new();
+    let queue = start(world.builder().subscriber("manifest", mailbox.recipient())).await;
+    assert_eq!(mailbox.next().await.id(), id);
+    until_status(&queue, id, TaskStatus::Callbacked).await;
+    assert!(mailbox.rest().is_empty());
+    end(queue).await;
+}
+
+/// Waits until the one task of this name has failed once and waits for its retry.
+async fn until_failed_once(queue: &Queue, name: &str) -> TaskId {
+    let list = ListTasks { name: Some(name.into()), ..ListTasks::default() };
+    in_time(async {
+        loop {
+            let page = queue.list(list.clone()).await.unwrap();
+            let failed = |record: &&TaskRecord| {
+                record.counters.failures > 0 && record.status == TaskStatus::NotStarted
+            };
+            if let Some(record) = page.tasks.iter().find(failed) {
+                return record.id;
+            }
+        }
+    })
+    .await
 }

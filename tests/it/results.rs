@@ -74,7 +74,7 @@ async fn closures_and_mailboxes_of_one_submission_all_hear_of_it() {
     let mut mailboxes = [Received::new(), Received::new()];
     let task = double::task(3)
         .reply_to(mailboxes[0].recipient())
-        .on_result(move |result| drop(sender.send(result.id())))
+        .on_result(move |result| sender.send(result.id()).unwrap())
         .reply_to(mailboxes[1].recipient());
     let id = in_time(queue.submit(task)).await.unwrap().id();
     assert_eq!(in_time(told.recv()).await, Some(id));

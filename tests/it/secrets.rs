@@ -2,6 +2,8 @@
 //!
 //! In a process of its own: events of the queue's threads reach a global subscriber only.
 
+#![expect(clippy::print_stdout, reason = "the parent reads what the child prints")]
+
 use std::process::Command;
 
 use message_queue_sqlite::prelude::*;

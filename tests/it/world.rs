@@ -116,9 +116,6 @@ pub(crate) fn until_record(
     in_time(async move {
         loop {
             let record = queue.record(id).await.unwrap();
-            if std::env::var("DBG").is_ok() {
-                eprintln!("{record:?}");
-            }
             if what(&record) {
                 return record;
             }

@@ -88,12 +88,11 @@ fn indexed(connection: &Connection) -> [i64; 3] {
 async fn a_row_is_in_the_one_index_of_its_state_and_in_none_when_it_is_over() {
     let mut shard = Shard::new();
     let mut store = shard.open();
-    let due_at = Some(NOW.saturating_add(Duration::from_secs(1)));
-    let waiting = NewTask { due_at, volatile: true, ..task() };
+    let later = NOW.saturating_add(Duration::from_secs(1));
+    let waiting = NewTask { due_at: Some(later), volatile: true, ..task() };
     store.apply(&Batch { submissions: vec![waiting], ..batch() }).await.unwrap();
     assert_eq!(indexed(&store.connection), [0, 1, 0]);
-    let now = due_at.unwrap();
-    store.apply(&Batch { now, ..batch() }).await.unwrap();
+    store.apply(&Batch { now: later, ..batch() }).await.unwrap();
     assert_eq!(indexed(&store.connection), [1, 0, 0]);
     let claimed = store.apply(&Batch { claim: claim(1), ..batch() }).await.unwrap().claims;
     assert_eq!(indexed(&store.connection), [0, 0, 1]);

@@ -59,3 +59,30 @@ async fn a_row_with_an_unknown_codec_can_still_be_looked_at() {
     let Lookup::Found(record) = shard.open().get(id).await.unwrap() else { panic!("no {id}") };
     assert_eq!(record.payload.unwrap().bytes[..], b"payload"[..]);
 }
+
+/// The claim's number alone tells attempts of one file apart; the epoch, attempts of its copies.
+#[tokio::test]
+async fn a_running_row_of_another_epoch_is_not_settled() {
+    let mut shard = Shard::new();
+    let mut store = shard.open();
+    let submissions = vec![task()];
+    let result = store.apply(&Batch { submissions, claim: claim(1), ..batch() }).await.unwrap();
+    let mut ended = finished(&result.claims[0]);
+    store.connection.execute("update task set epoch = epoch + 1", []).unwrap();
+    let counters = ended.transition.counters;
+    for next in
+        [Next::Ended(Outcome::Finished), Next::Ended(Outcome::Cancelled), Next::Again { at: NOW }]
+    {
+        ended.output = None;
+        ended.transition = Transition { next, counters, failure: None };
+        for callbacks in [None, Some(Arc::from([Arc::from("on_end")]))] {
+            let settlements = vec![Settlement { callbacks, ..ended.clone() }];
+            let result = store.apply(&Batch { settlements, ..batch() }).await.unwrap();
+            assert_eq!(result.settled, [Settled::Stale]);
+        }
+    }
+    store.connection.execute("update task set epoch = epoch - 1", []).unwrap();
+    let settlements = vec![ended];
+    let result = store.apply(&Batch { settlements, ..batch() }).await.unwrap();
+    assert_ne!(result.settled, [Settled::Stale]);
+}

@@ -114,6 +114,9 @@ fn refill(window: &mut Window, backlog: &BTreeMap<Place, usize>) {
 }
 
 proptest! {
+    // a failure prints its seed; nothing is written beside the sources
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn the_window_is_always_an_exact_prefix(capacity in 1..6usize, steps in vec(step(), 1..80)) {
         let mut backlog = BTreeMap::new();
