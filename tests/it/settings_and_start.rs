@@ -122,13 +122,6 @@ async fn settings_that_are_not_allowed_are_all_named() {
 }
 
 #[actix::test]
-async fn settings_mistakes_and_registry_mistakes_come_in_one_go_or_one_after_the_other() {
-    let world = World::new();
-    let error = refused(world.builder().discover(twice::PATH).shards(0)).await;
-    assert!(error.to_string().contains("shards.count"), "{error}");
-}
-
-#[actix::test]
 async fn a_directory_without_a_parent_is_an_error() {
     let world = World::new();
     let error = refused(world.builder().dir(world.place.path().join("missing/queue"))).await;
