@@ -173,6 +173,8 @@ impl Deliveries {
 impl Feeder {
     fn send(&mut self, ticket: Rc<Ticket>, result: TaskResult) {
         self.outstanding += 1;
-        self.sent.push((ticket, self.mailbox.send(result)));
+        // By a sender of its own: once a mailbox is full, actix parks a sender, and what a parked one
+        // sends isn't under way until it is awaited. Our window is the bound.
+        self.sent.push((ticket, self.mailbox.clone().send(result)));
     }
 }

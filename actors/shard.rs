@@ -35,6 +35,13 @@ pub(crate) use supervised::{ShardChild, open};
 /// of the clock is noticed.
 const NAP_MAX: Duration = Duration::from_secs(60);
 
+/// A batch with this many submissions is large enough not to wait for more.
+const GATHER: usize = 256;
+
+/// How soon after the last flush a batch may wait for more, and for how long.
+const GATHER_WITHIN: Duration = Duration::from_millis(2);
+const GATHER_FOR: Duration = Duration::from_micros(1000);
+
 /// Stores, claims, settles: the one writer of a shard.
 pub(crate) struct ShardActor<S: ShardStore> {
     /// Absent only while it works.
@@ -46,6 +53,10 @@ pub(crate) struct ShardActor<S: ShardStore> {
     armed: bool,
     /// After a refused batch: ends only, until one is stored.
     ends_only: bool,
+    /// When the last flush was over.
+    flushed: tokio::time::Instant,
+    /// Since when a flush lets others run first.
+    gathering: Option<tokio::time::Instant>,
     timer: Option<SpawnHandle>,
     maintain_at: Timestamp,
     started: tokio::time::Instant,
@@ -81,6 +92,8 @@ impl<S: ShardStore> ShardActor<S> {
             inbox: Inbox::default(),
             armed: false,
             ends_only: false,
+            flushed: tokio::time::Instant::now(),
+            gathering: None,
             timer: None,
             maintain_at: now,
             started: tokio::time::Instant::now(),
@@ -102,6 +115,24 @@ impl<S: ShardStore> ShardActor<S> {
             self.armed = true;
             context.address().do_send(Wake);
         }
+    }
+
+    /// Lets the other threads run once more before a small batch that follows closely on the last
+    /// one: a transaction costs as much as many rows, and they are about to bring more. Where they
+    /// have nothing to do this returns at once, so a lone task doesn't wait.
+    fn gathers(&mut self) -> bool {
+        let inbox = &self.inbox;
+        let small =
+            inbox.submissions < GATHER && inbox.finishes.len() + inbox.delivered.len() < GATHER;
+        if !small || self.flushed.elapsed() > GATHER_WITHIN {
+            return false;
+        }
+        let since = *self.gathering.get_or_insert_with(tokio::time::Instant::now);
+        if since.elapsed() > GATHER_FOR {
+            return false;
+        }
+        std::thread::yield_now();
+        true
     }
 
     /// Does something with the store; no other message is handled meanwhile.
@@ -227,8 +258,16 @@ impl<S: ShardStore> Handler<Wake> for ShardActor<S> {
     type Result = ();
 
     fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
+        if self.gathers() {
+            // behind what has come meanwhile
+            self.armed = true;
+            context.address().do_send(Wake);
+            return;
+        }
         self.armed = false;
+        self.gathering = None;
         self.flush(context);
+        self.flushed = tokio::time::Instant::now();
     }
 }
 
