@@ -20,7 +20,7 @@ use std::str::FromStr;
 
 use bincode::config::{Configuration, LittleEndian, NoLimit, Varint};
 use bincode::error::{DecodeError, EncodeError};
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 
@@ -261,16 +261,25 @@ fn decode_bincode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
 }
 
 fn decode_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<T>();
-    let first = values.next();
-    let rest = bytes.get(values.byte_offset()..).unwrap_or_default();
-    match first {
-        None => Err(CodecError::invalid(Codec::Json, "there is no value")),
-        Some(Ok(value)) => match rest.iter().position(|byte| !b" \t\n\r".contains(byte)) {
+    let is_blank = |byte: &u8| b" \t\n\r".contains(byte);
+    if bytes.iter().all(is_blank) {
+        return Err(CodecError::invalid(Codec::Json, "there is no value"));
+    }
+    // serde_json limits the depth of arrays and objects; types can recurse without either
+    let budget = Budget::for_text();
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let decoded = GuardedSeed::<T>(&budget, PhantomData).deserialize(&mut reader);
+    let read = reader.into_iter::<IgnoredAny>().byte_offset();
+    if budget.trip().is_some() {
+        return Err(CodecError::TooDeep { limit: DEPTH_MAX as usize });
+    }
+    let rest = bytes.get(read..).unwrap_or_default();
+    match decoded {
+        Ok(value) => match rest.iter().position(|byte| !is_blank(byte)) {
             None => Ok(value),
             Some(blanks) => Err(CodecError::Trailing { bytes: rest.len() - blanks }),
         },
-        Some(Err(error)) => Err(json_decode_error(&error, rest.len())),
+        Err(error) => Err(json_decode_error(&error, rest.len())),
     }
 }
 

@@ -34,15 +34,24 @@ pub(super) struct Budget {
     depth: Cell<u32>,
     elements: Cell<usize>,
     trip: Cell<Option<Trip>>,
+    /// Whether sequences and maps announce their lengths.
+    announced: bool,
 }
 
 impl Budget {
-    /// The budget for an input of this many bytes.
+    /// The budget for an input of this many bytes, in a format that announces lengths.
     pub(super) fn for_input(bytes: usize) -> Self {
+        let elements = Cell::new(bytes.saturating_add(EMPTY_ELEMENTS_MAX));
+        Budget { elements, announced: true, ..Budget::for_text() }
+    }
+
+    /// The budget for a text format: each element takes characters, so only depth is limited.
+    pub(super) fn for_text() -> Self {
         Budget {
             depth: Cell::new(DEPTH_MAX),
-            elements: Cell::new(bytes.saturating_add(EMPTY_ELEMENTS_MAX)),
+            elements: Cell::new(0),
             trip: Cell::new(None),
+            announced: false,
         }
     }
 
@@ -69,6 +78,9 @@ impl Budget {
     /// Takes the announced length of a sequence or map. A format that announces none is refused.
     #[inline]
     fn take_elements<E: serde::de::Error>(&self, announced: Option<usize>) -> Result<(), E> {
+        if !self.announced {
+            return Ok(());
+        }
         match announced.and_then(|length| self.elements.get().checked_sub(length)) {
             Some(left) => {
                 self.elements.set(left);
@@ -179,6 +191,9 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Guarded<'_, D> {
     /// As [`Guarded::deserialize_string`].
     #[inline]
     fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        if !self.budget.announced {
+            return self.inner.deserialize_byte_buf(visitor);
+        }
         self.inner.deserialize_bytes(Copied(visitor))
     }
 

@@ -252,3 +252,13 @@ fn errors_say_what_is_wrong_and_where() {
     let names = |codec, bytes: &[u8]| fails::<String>(codec, bytes).to_string();
     assert_eq!(names(Codec::Bincode, &[1, 0xff]), "bincode: a text is not UTF-8");
 }
+
+#[test]
+fn json_into_a_type_that_recurses_without_arrays_or_objects_is_too_deep_and_the_process_lives() {
+    #[derive(Debug, Deserialize)]
+    struct Endless(#[expect(dead_code, reason = "it is only decoded")] Option<Box<Endless>>);
+
+    let error = fails::<Endless>(Codec::Json, b"7");
+    assert_eq!(error, CodecError::TooDeep { limit: DEPTH_MAX as usize });
+    assert!(decode::<Endless>(Codec::Json, b"null").is_ok());
+}
