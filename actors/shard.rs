@@ -10,6 +10,7 @@ mod supervised;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle};
@@ -35,12 +36,14 @@ pub(crate) use supervised::{ShardChild, open};
 /// of the clock is noticed.
 const NAP_MAX: Duration = Duration::from_secs(60);
 
-/// A batch with this many submissions is large enough not to wait for more.
-const GATHER: usize = 256;
+/// A batch of this many items is large enough not to wait for more, and one waits for no fewer than
+/// this many that are under way.
+const GATHER: usize = 2_048;
+const GATHER_FROM: usize = 16;
 
 /// How soon after the last flush a batch may wait for more, and for how long.
 const GATHER_WITHIN: Duration = Duration::from_millis(2);
-const GATHER_FOR: Duration = Duration::from_micros(1000);
+const GATHER_FOR: Duration = Duration::from_millis(1);
 
 /// Stores, claims, settles: the one writer of a shard.
 pub(crate) struct ShardActor<S: ShardStore> {
@@ -75,6 +78,15 @@ struct Inbox {
     delivered: Vec<Parcel<DeliveredBatch>>,
     cancels: Vec<CancelRow>,
     redrives: Vec<RedriveRow>,
+}
+
+impl Inbox {
+    /// How many rows wait to be written.
+    fn items(&self) -> usize {
+        let finishes = self.finishes.iter().map(|parcel| parcel.body().done.len());
+        let delivered = self.delivered.iter().map(|parcel| parcel.body().ends.len());
+        self.submissions + finishes.sum::<usize>() + delivered.sum::<usize>()
+    }
 }
 
 impl<S: ShardStore> ShardActor<S> {
@@ -117,14 +129,18 @@ impl<S: ShardStore> ShardActor<S> {
         }
     }
 
-    /// Lets the other threads run once more before a small batch that follows closely on the last
-    /// one: a transaction costs as much as many rows, and they are about to bring more. Where they
-    /// have nothing to do this returns at once, so a lone task doesn't wait.
+    /// Lets the other threads run before a small batch that follows closely on the last one, while
+    /// much else of this shard is under way: a transaction costs as much as many rows, and they are
+    /// about to bring more. A lone task doesn't wait: with it nothing else is under way.
     fn gathers(&mut self) -> bool {
-        let inbox = &self.inbox;
-        let small =
-            inbox.submissions < GATHER && inbox.finishes.len() + inbox.delivered.len() < GATHER;
-        if !small || self.flushed.elapsed() > GATHER_WITHIN {
+        if self.flushed.elapsed() > GATHER_WITHIN {
+            return false;
+        }
+        let here = self.inbox.items();
+        let on_the_way = self.ledger.incoming.load(Ordering::Acquire)
+            + self.ledger.attempts().len()
+            + self.ledger.delivering().len();
+        if here >= GATHER || on_the_way < here + GATHER_FROM {
             return false;
         }
         let since = *self.gathering.get_or_insert_with(tokio::time::Instant::now);
