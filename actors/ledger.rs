@@ -207,6 +207,8 @@ pub(crate) struct ShardLedger {
     watchers: Mutex<Watchers>,
     unanswered: Mutex<Vec<Answer>>,
     state: AtomicU8,
+    /// Batches that are being made or stored: what they claim isn't among the attempts yet.
+    flushing: AtomicUsize,
     /// Rows that are ready, as far as is known: what routing goes by.
     pub(crate) ready: AtomicUsize,
     /// Submissions that are on their way to it.
@@ -270,6 +272,7 @@ impl ShardLedger {
             watchers: Mutex::default(),
             unanswered: Mutex::default(),
             state: AtomicU8::new(ShardState::Opening as u8),
+            flushing: AtomicUsize::new(0),
             ready: AtomicUsize::new(0),
             incoming: AtomicUsize::new(0),
             row_writes: AtomicU64::new(0),
@@ -287,6 +290,22 @@ impl ShardLedger {
 
     pub(crate) fn set_state(&self, state: ShardState) {
         self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// A batch begins. It hasn't asked yet whether it may claim, so whoever ends claiming and then
+    /// sees no batch has seen the last claim.
+    pub(crate) fn flush_begins(&self) {
+        self.flushing.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A batch is over, and what it did is in this ledger.
+    pub(crate) fn flush_is_over(&self) {
+        self.flushing.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// The actor has ended, in a batch or not.
+    pub(crate) fn no_flush(&self) {
+        self.flushing.store(0, Ordering::SeqCst);
     }
 
     pub(crate) fn attempts(&self) -> MutexGuard<'_, BySequence<Arc<Attempt>>> {
@@ -316,7 +335,8 @@ impl ShardLedger {
 
     /// Whether nothing of the shard is under way in this process.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.attempts().is_empty()
+        self.flushing.load(Ordering::SeqCst) == 0
+            && self.attempts().is_empty()
             && self.finishes.is_empty()
             && self.delivered.is_empty()
             && self.delivering().is_empty()

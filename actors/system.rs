@@ -144,7 +144,7 @@ impl Shared {
     }
 
     pub(crate) fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
+        match self.phase.load(Ordering::SeqCst) {
             0 => Phase::Starting,
             1 => Phase::Running,
             2 => Phase::Draining,
@@ -154,7 +154,7 @@ impl Shared {
 
     /// Moves on to a later phase; never back.
     pub(crate) fn enter(&self, phase: Phase) -> bool {
-        self.phase.fetch_max(phase as u8, Ordering::AcqRel) < phase as u8
+        self.phase.fetch_max(phase as u8, Ordering::SeqCst) < phase as u8
     }
 
     pub(crate) fn is_accepting(&self) -> bool {

@@ -41,12 +41,14 @@ impl<S: ShardStore> ShardActor<S> {
         if self.store.is_none() {
             return;
         }
+        self.ledger.flush_begins();
         let flight = self.collect();
         let nothing = flight.batch.items() == 0
             && flight.batch.claim.slots + flight.batch.claim.prefetch == 0
             && !flight.batch.claim.suspect
             && !self.has_due_or_undelivered();
         if nothing {
+            self.ledger.flush_is_over();
             if self.shared.clock.now() >= self.maintain_at {
                 self.maintain(context);
             } else {
@@ -60,10 +62,14 @@ impl<S: ShardStore> ShardActor<S> {
                 let result = store.apply(&flight.batch).await;
                 (store, (flight, result))
             },
-            |actor, (flight, result), context| match result {
-                Ok(result) => actor.applied(flight, result, context),
-                Err(BatchError::Refused(error)) => actor.refused(flight, &error, context),
-                Err(BatchError::Unknown(error)) => actor.unknown(flight, &error, context),
+            |actor, (flight, result), context| {
+                match result {
+                    Ok(result) => actor.applied(flight, result, context),
+                    Err(BatchError::Refused(error)) => actor.refused(flight, &error, context),
+                    Err(BatchError::Unknown(error)) => actor.unknown(flight, &error, context),
+                }
+                actor.ledger.flush_is_over();
+                actor.shared.moved();
             },
         );
     }

@@ -123,6 +123,7 @@ impl Child for ShardChild {
     }
 
     fn ended(&mut self, end: ChildEnd) {
+        self.ledger.no_flush();
         let stopped = end == ChildEnd::Stopped;
         self.ledger.set_state(if stopped { ShardState::Closed } else { ShardState::Opening });
     }
