@@ -108,7 +108,7 @@ impl Scene {
         while lines(&self.journal()).len() < until {
             assert_eq!(child.try_wait().unwrap(), None, "the child ended by itself");
             assert!(since.elapsed() < LONGEST, "the child writes nothing");
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::yield_now();
         }
         child.kill().unwrap();
         child.wait().unwrap();
@@ -126,7 +126,7 @@ impl Scene {
                 child.kill().unwrap();
                 panic!("the child never ends");
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::yield_now();
         }
     }
 }
