@@ -237,7 +237,7 @@ impl Grant {
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        // only after a panic: whoever waits is woken by the rebuilt shard's first batch
+        // only after a panic: a rebuilt shard wakes all that wait
         let alone = self.alone;
         let _ = self.return_unused(alone);
     }

@@ -16,12 +16,8 @@ use crate::error::{Error, Result};
 use crate::record::TaskId;
 use crate::registry::{self, Registry, Role};
 use crate::result::TaskResult;
-use crate::store::{NewTask, Overrides};
-use crate::task::Task;
-
-/// The longest delay, timeout or backoff, and how many durable callbacks one task can have.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-const CALLBACKS_MAX: usize = 16;
+use crate::store::{CALLBACKS_MAX, NewTask, Overrides};
+use crate::task::{LONGEST, Task, TaskOptions};
 
 /// The most that is encoded before the queue's own limit is known, in bytes.
 const ENCODE_MAX: usize = 512 * 1024 * 1024;
@@ -300,27 +296,16 @@ impl Start {
     }
 }
 
+/// A submission's overrides have the ranges of a definition's options.
 fn check_overrides(overrides: &Overrides, callbacks: usize) -> Result<()> {
-    let invalid =
-        |option, given: String, allowed| Err(Error::InvalidOption { option, given, allowed });
-    if let Some(attempts) = overrides.max_attempts
-        && !(1..=1000).contains(&attempts)
-    {
-        return invalid("max_attempts", attempts.to_string(), "from 1 to 1000");
-    }
-    if let Some(timeout) = overrides.timeout
-        && !(Duration::from_millis(1)..=LONGEST).contains(&timeout)
-    {
-        return invalid("timeout", format!("{timeout:?}"), "from 1 ms to 365 days");
-    }
-    if let Some((min, max)) = overrides.backoff
-        && (min > max || max > LONGEST)
-    {
-        let given = format!("{min:?}..{max:?}");
-        return invalid("backoff", given, "an ascending range up to 365 days");
+    let Overrides { max_attempts, timeout, backoff } = *overrides;
+    let options = TaskOptions { max_attempts, timeout, backoff, ..TaskOptions::default() };
+    if let Some((option, given, allowed)) = options.mistakes().into_iter().next() {
+        return Err(Error::InvalidOption { option, given, allowed });
     }
     if callbacks > CALLBACKS_MAX {
-        return invalid("callbacks", callbacks.to_string(), "at most 16");
+        let (option, given) = ("callbacks", callbacks.to_string());
+        return Err(Error::InvalidOption { option, given, allowed: "at most 16" });
     }
     Ok(())
 }

@@ -34,6 +34,7 @@ pub(crate) use backup::{BackupTarget, restore};
 pub(crate) use directory::{Directory, DirectoryOptions, shard_file};
 pub(crate) use open::{OpenKind, OpenOptions, open_shard};
 pub(crate) use sqlite::{SqliteStore, StoreOptions, open_store};
+pub(crate) use work::CALLBACKS_MAX;
 
 use crate::clock::Timestamp;
 use crate::codec::Codec;
