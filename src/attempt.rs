@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::record::{Counters, Encoded, RetryPolicy, TaskFailure, TaskId};
 use crate::registry::Definition;
 use crate::result::TaskResult;
+use crate::store::Parent;
 
 /// A claimed task: everything that running it and settling it needs.
 pub(crate) struct Attempt {
@@ -30,7 +31,7 @@ pub(crate) struct Attempt {
     /// Whether a target of the result lives in memory only.
     pub(crate) volatile: bool,
     /// The task whose result this durable callback is for.
-    pub(crate) parent: Option<TaskId>,
+    pub(crate) parent: Option<Parent>,
     pub(crate) cancel: CancelToken,
     /// The definition's index in the registry.
     pub(crate) index: usize,

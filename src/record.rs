@@ -238,30 +238,13 @@ pub enum Delivery {
 #[non_exhaustive]
 pub enum DeadReason {
     /// The target lived in memory, and its process or mailbox is gone.
-    SubscriberGone = 1,
+    SubscriberGone,
     /// The target was too slow: its window and its backlog were full.
-    SubscriberFull = 2,
+    SubscriberFull,
     /// The target panicked.
-    SubscriberPanicked = 3,
+    SubscriberPanicked,
     /// A durable callback failed for good, or was cancelled.
-    CallbackFailed = 4,
-}
-
-impl DeadReason {
-    pub(crate) const fn code(self) -> u8 {
-        self as u8
-    }
-
-    pub(crate) fn from_code(code: u8) -> Option<Self> {
-        [
-            DeadReason::SubscriberGone,
-            DeadReason::SubscriberFull,
-            DeadReason::SubscriberPanicked,
-            DeadReason::CallbackFailed,
-        ]
-        .into_iter()
-        .find(|reason| reason.code() == code)
-    }
+    CallbackFailed,
 }
 
 /// What kind of failure ended an attempt or a task.
@@ -269,49 +252,28 @@ impl DeadReason {
 #[non_exhaustive]
 pub enum FailureKind {
     /// The task returned an error.
-    Error = 1,
+    Error,
     /// The task returned an error that must not be retried.
-    Fatal = 2,
+    Fatal,
     /// The task panicked.
-    Panicked = 3,
+    Panicked,
     /// The attempt took longer than its timeout.
-    TimedOut = 4,
+    TimedOut,
     /// The stored arguments don't decode; their bytes are kept.
-    Decode = 5,
+    Decode,
     /// The result could not be encoded.
-    Encode = 6,
+    Encode,
     /// The result is larger than the limit.
-    ResultTooLarge = 7,
+    ResultTooLarge,
     /// The cached arguments are gone: the process ended, or an earlier attempt took them.
-    LostArguments = 8,
+    LostArguments,
     /// The process died during this task's attempts too often.
-    Crashed = 9,
+    Crashed,
     /// The stored row's checksum doesn't match; the task never ran with it.
-    Corrupt = 10,
+    Corrupt,
 }
 
 impl FailureKind {
-    pub(crate) const ALL: [FailureKind; 10] = [
-        FailureKind::Error,
-        FailureKind::Fatal,
-        FailureKind::Panicked,
-        FailureKind::TimedOut,
-        FailureKind::Decode,
-        FailureKind::Encode,
-        FailureKind::ResultTooLarge,
-        FailureKind::LostArguments,
-        FailureKind::Crashed,
-        FailureKind::Corrupt,
-    ];
-
-    pub(crate) const fn code(self) -> u8 {
-        self as u8
-    }
-
-    pub(crate) fn from_code(code: u8) -> Option<Self> {
-        FailureKind::ALL.into_iter().find(|kind| kind.code() == code)
-    }
-
     /// Whether another attempt could end better.
     #[must_use]
     pub const fn is_retryable(self) -> bool {

@@ -2,35 +2,34 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::row;
+use super::row::{self, Details};
 use super::settle::Ended;
 use super::sqlite::{Arrival, SqliteStore};
 use super::work::Work;
-use super::{CancelOutcome, RedriveOutcome};
+use super::{CancelOutcome, Parent, RedriveOutcome};
 use crate::lifecycle::{self, Cancel, State};
 use crate::order::Place;
-use crate::record::{Delivery, Outcome, TaskId, TaskStatus};
+use crate::record::{DeadReason, Delivery, Outcome, TaskStatus};
 
 /// Served by the primary key.
 pub(super) const HEAD: &str = "
-    select name, state, delivery, delivery_error, priority, rank, volatile, parent, callbacks
+    select name, state, delivery, undelivered, priority, rank, volatile, parent, details, claim_no
       from task
      where id = ?1";
 
 /// Ends a task that hasn't started. Served by the primary key.
 pub(super) const CANCEL: &str = "
     update task
-       set state = 7, due_at = null, ended_at = ?2, live = ?3, delivery = ?4,
-           delivery_left = ?5, volatile = ?6
+       set state = 7, due_or_ended_at = ?2, live = ?3, delivery = ?4, delivery_left = ?5,
+           volatile = ?6
      where id = ?1 and state in (0, 1)";
 
 /// Lets an ended task run again as if it were new; its claims go on being counted. Its targets in
 /// memory had their answer. Served by the primary key.
 pub(super) const REDRIVE: &str = "
     update task
-       set state = 1, live = 0, delivery = 0, delivery_left = 0, delivery_failed = 0,
-           delivery_error = null, volatile = 0, failures = 0, crashes = 0, rank = ?2,
-           ended_at = null, started_at = null
+       set state = 1, live = 0, delivery = 0, delivery_left = 0, undelivered = null, volatile = 0,
+           failures = 0, crashes = 0, rank = ?2, due_or_ended_at = null, started_at = null
      where id = ?1 and state in (4, 7, 8) and live = 0";
 
 /// The parent of a callback that runs again waits for that one once more; what became of its other
@@ -38,9 +37,8 @@ pub(super) const REDRIVE: &str = "
 pub(super) const REOPEN_PARENT: &str = "
     update task
        set delivery = iif(delivery = 9, 6, delivery), delivery_left = delivery_left + 1,
-           delivery_failed = delivery_failed - 1,
-           delivery_error = iif(delivery_failed = 1, null, delivery_error), live = 1
-     where id = ?1 and delivery_failed > 0";
+           undelivered = ?2, live = 1
+     where id = ?1";
 
 /// What deciding about a row takes.
 struct Head {
@@ -50,8 +48,11 @@ struct Head {
     priority: i16,
     place: Place,
     volatile: bool,
-    parent: Option<TaskId>,
+    parent: Option<Parent>,
     callbacks: Option<std::sync::Arc<[std::sync::Arc<str>]>>,
+    claim_no: u32,
+    /// Why targets will never have its result, one each.
+    reasons: Vec<DeadReason>,
 }
 
 impl Head {
@@ -80,6 +81,7 @@ impl Work<'_> {
         let notify = head.volatile || watched;
         let ended = Ended {
             sequence,
+            claim_no: head.claim_no,
             definition: head.definition,
             priority: head.priority,
             callbacks: head.callbacks.as_ref(),
@@ -127,22 +129,27 @@ impl Work<'_> {
         let definition = head.definition;
         self.changes.arrivals.push(Arrival { place, definition, suspect: false });
         if let Some(parent) = head.parent {
-            self.reopen(parent.sequence())?;
+            self.reopen(parent)?;
         }
         Ok(RedriveOutcome::Redriven)
     }
 
-    fn reopen(&mut self, parent: u64) -> rusqlite::Result<()> {
-        let Some(head) = self.store.head(parent)? else { return Ok(()) };
+    fn reopen(&mut self, parent: Parent) -> rusqlite::Result<()> {
+        let sequence = parent.id.sequence();
+        let Some(mut head) = self.store.head(sequence)? else { return Ok(()) };
+        let of_this_run = parent.claim_no.is_none_or(|claim_no| claim_no == head.claim_no);
+        let failed = head.reasons.iter().position(|reason| *reason == DeadReason::CallbackFailed);
+        let (Some(failed), true) = (failed, of_this_run) else { return Ok(()) };
+        head.reasons.remove(failed);
+        let undelivered = row::reasons_text(&head.reasons);
         let mut reopen = self.connection().prepare_cached(REOPEN_PARENT)?;
-        if reopen.execute([parent as i64])? == 1 {
-            let after = match &head.delivery {
-                Delivery::Dead(_) => Delivery::Callbacking,
-                open => open.clone(),
-            };
-            self.changes.tally.remove(head.status());
-            self.changes.tally.add(lifecycle::status(head.state, &after));
-        }
+        reopen.execute(params![sequence as i64, undelivered])?;
+        let after = match &head.delivery {
+            Delivery::Dead(_) => Delivery::Callbacking,
+            open => open.clone(),
+        };
+        self.changes.tally.remove(head.status());
+        self.changes.tally.add(lifecycle::status(head.state, &after));
         Ok(())
     }
 }
@@ -152,15 +159,21 @@ impl SqliteStore {
         let mut select = self.connection.prepare_cached(HEAD)?;
         select
             .query_row([sequence as i64], |row| {
+                let reasons = row::reasons(row.get_ref(3)?.as_str_or_null()?);
+                let details = row.get_ref(8)?.as_str_or_null()?;
+                let details = Details::read(details).unwrap_or_default();
+                let parent = row.get::<_, Option<i64>>(7)?.map(|parent| self.id(parent));
                 Ok(Head {
                     definition: self.names.definition(row.get(0)?),
                     state: row::state(row.get(1)?),
-                    delivery: row::delivery(row.get(2)?, row.get(3)?),
+                    delivery: row::delivery(row.get(2)?, reasons.first().copied()),
                     priority: row.get(4)?,
                     place: Place { rank: row.get(5)?, sequence },
                     volatile: row.get(6)?,
-                    parent: row.get::<_, Option<i64>>(7)?.map(|parent| self.id(parent)),
-                    callbacks: row::callbacks(row.get(8)?),
+                    parent: details.parent(parent),
+                    callbacks: details.callbacks(),
+                    claim_no: row.get(9)?,
+                    reasons,
                 })
             })
             .optional()

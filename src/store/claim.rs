@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::row;
+use super::row::{self, Details};
 use super::sqlite::{Arrival, SqliteStore};
 use super::work::{Work, prepared};
 use super::{Claim, ClaimInput};
@@ -19,29 +19,28 @@ const PROMOTE: usize = 1_024;
 /// What an attempt starts from. Served by the primary key. Read before it is claimed: `returning`
 /// would build a temporary table for each row.
 pub(super) const LOOK: &str = "
-    select claim_no, failures, crashes, priority, codec, cached, volatile, submitted_at, parent,
-           max_attempts, timeout_ms, backoff_min_ms, backoff_max_ms, callbacks, checksum, name,
-           payload
+    select claim_no, failures, crashes, priority, codec, volatile, submitted_at, parent, details,
+           checksum, name, payload
       from task
      where id = ?1 and state = 1";
 
 /// Makes a row this process's own. Served by the primary key.
 pub(super) const CLAIM: &str = "
     update task
-       set state = 2, live = 1, claim_no = ?4, epoch = ?2, started_at = ?3
+       set state = 2, live = 1, claim_no = ?3, started_at = ?2
      where id = ?1 and state = 1";
 
 /// Rows whose time has come, earliest first. Served by task_due.
 pub(super) const DUE: &str = "
     select id, rank, name, crashes
       from task
-     where state = 0 and due_at <= ?1
-     order by due_at, id
+     where state = 0 and due_or_ended_at <= ?1
+     order by due_or_ended_at, id
      limit ?2";
 
 /// Served by the primary key.
 pub(super) const PROMOTE_ONE: &str =
-    "update task set state = 1, due_at = null where id = ?1 and state = 0";
+    "update task set state = 1, due_or_ended_at = null where id = ?1 and state = 0";
 
 /// Something that may be claimed: an index into the submissions, or a row.
 #[derive(Clone, Copy, Debug)]
@@ -164,13 +163,12 @@ impl Work<'_> {
         let Some(mut read) = read else { return Ok(()) };
         prepared(&mut self.statements.claim, connection, CLAIM)?.execute(params![
             place.sequence as i64,
-            store.epoch as i64,
             now.as_micros(),
             read.counters.claim_no,
         ])?;
         read.prefetched = prefetched;
         if let (Some(parent), ClaimInput::Parent(input)) = (read.parent, &mut read.input) {
-            *input = self.store.read_record(parent.sequence())?.map(Box::new);
+            *input = self.store.read_record(parent.id.sequence())?.map(Box::new);
         }
         self.changes.tally.remove(TaskStatus::NotStarted);
         self.changes.tally.add(TaskStatus::Running);
@@ -185,20 +183,20 @@ fn read_claim(
     sequence: u64,
     row: &rusqlite::Row<'_>,
 ) -> rusqlite::Result<Claim> {
-    let name: i64 = row.get(15)?;
-    let definition = store.names.definition(name);
+    let definition = store.names.definition(row.get(10)?);
     let definition = definition.expect("only rows of registered definitions are picked");
-    let payload = row.get_ref(16)?.as_blob_or_null()?;
-    let known_codec = row::codec(row.get(4)?);
-    let codec = known_codec.unwrap_or_default();
-    let sum = row::checksum(store.names.of(definition).1, codec, sequence, payload);
-    let cached: bool = row.get(5)?;
-    let parent: Option<i64> = row.get(8)?;
-    let input = if known_codec.is_none() || i64::from(sum) != row.get::<_, i64>(14)? {
+    let text = row.get_ref(8)?.as_str_or_null()?;
+    let payload = row.get_ref(11)?.as_blob_or_null()?;
+    let known = row::codec(row.get(4)?).zip(Details::read(text));
+    let intact = known.is_some();
+    let (codec, details) = known.unwrap_or_default();
+    let sum = row::checksum(store.names.of(definition).1, codec, sequence, payload, text);
+    let parent = row.get::<_, Option<i64>>(7)?.map(|parent| store.id(parent));
+    let input = if !intact || i64::from(sum) != row.get::<_, i64>(9)? {
         ClaimInput::Corrupt
     } else if parent.is_some() {
         ClaimInput::Parent(None)
-    } else if let (false, Some(bytes)) = (cached, payload) {
+    } else if let Some(bytes) = payload {
         ClaimInput::Encoded(Encoded { codec, bytes: bytes.into() })
     } else {
         ClaimInput::Cached
@@ -212,12 +210,12 @@ fn read_claim(
             crashes: row.get(2)?,
         },
         priority: row.get(3)?,
-        submitted_at: Timestamp::from_micros(row.get(7)?),
+        submitted_at: Timestamp::from_micros(row.get(6)?),
         input,
-        overrides: row::overrides(row, 9)?,
-        callbacks: row::callbacks(row.get(13)?),
-        volatile: row.get(6)?,
-        parent: parent.map(|sequence| store.id(sequence)),
+        overrides: details.overrides(),
+        callbacks: details.callbacks(),
+        volatile: row.get(5)?,
+        parent: details.parent(parent),
         prefetched: false,
     })
 }

@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use super::{
     Batch, BatchResult, CancelOutcome, Claim, ClaimBudget, DeliveryEnd, ListFilter, Lookup, Memory,
-    NewTask, Overrides, Recovered, RedriveOutcome, Settled, Settlement, ShardStore, StoreOptions,
+    NewTask, Overrides, Parent, Recovered, RedriveOutcome, Settled, Settlement, ShardStore,
+    StoreOptions,
 };
 use crate::clock::Timestamp;
 use crate::codec::Codec;

@@ -13,19 +13,18 @@ pub(super) const CALLBACKED: &str = "
     update task
        set delivery = 5, live = 0, delivery_left = 0
      where id = ?1 and claim_no = ?2 and delivery = 6 and delivery_left = 1 and volatile = 1
-       and delivery_failed = 0";
+       and undelivered is null";
 
 /// Served by the primary key.
 pub(super) const OPEN_DELIVERY: &str = "
-    select state, delivery, delivery_left, delivery_error, claim_no, volatile, delivery_failed
+    select state, delivery, delivery_left, undelivered, claim_no, volatile
       from task
      where id = ?1 and delivery in (1, 6)";
 
 /// Served by the primary key.
 pub(super) const CLOSE_ONE: &str = "
     update task
-       set delivery = ?2, delivery_left = ?3, delivery_error = ?4, volatile = ?5,
-           delivery_failed = ?6, live = (?3 > 0)
+       set delivery = ?2, delivery_left = ?3, undelivered = ?4, volatile = ?5, live = (?3 > 0)
      where id = ?1";
 
 /// Results that wait for credits, oldest task first. Served by task_live.
@@ -52,30 +51,33 @@ impl Work<'_> {
                     continue;
                 }
             }
-            self.close_one(sequence, Some(end.claim_no), end.dead)?;
+            self.close_one(sequence, Closing::Memory { claim_no: end.claim_no }, end.dead)?;
         }
         Ok(())
     }
 
-    /// Closes one of a task's open deliveries: that to memory if `claim_no` is given, else that of
-    /// a durable callback.
+    /// Closes one of a task's open deliveries. One of an earlier run of a task that was redriven
+    /// since is closed no more.
     pub(super) fn close_one(
         &mut self,
         sequence: u64,
-        claim_no: Option<u32>,
+        which: Closing,
         dead: Option<DeadReason>,
     ) -> rusqlite::Result<()> {
-        let Some(open) = self.store.open_delivery_of(sequence)? else { return Ok(()) };
-        let in_memory = claim_no.is_some();
-        if claim_no.is_some_and(|claim_no| claim_no != open.claim_no || !open.volatile) {
+        let Some(mut open) = self.store.open_delivery_of(sequence)? else { return Ok(()) };
+        let in_memory = matches!(which, Closing::Memory { .. });
+        let is_open = match which {
+            Closing::Memory { claim_no } => claim_no == open.claim_no && open.volatile,
+            Closing::Callback { claim_no } => claim_no.is_none_or(|no| no == open.claim_no),
+        };
+        if !is_open {
             return Ok(());
         }
-        let error = open.error.or(dead);
-        let failed = open.failed + u32::from(dead.is_some());
+        open.reasons.extend(dead);
         let left = open.left - 1;
-        let after = match (left, error) {
+        let after = match (left, open.reasons.first()) {
             (0, None) => Delivery::Callbacked,
-            (0, Some(reason)) => Delivery::Dead(reason),
+            (0, Some(reason)) => Delivery::Dead(*reason),
             // only durable callbacks are left, and those never wait for credits
             _ if in_memory => Delivery::Callbacking,
             _ => open.delivery.clone(),
@@ -87,9 +89,8 @@ impl Work<'_> {
             sequence as i64,
             lifecycle::delivery_code(&after),
             left,
-            error.map(DeadReason::code),
+            row::reasons_text(&open.reasons),
             open.volatile && !in_memory,
-            failed,
         ])?;
         self.changes.tally.remove(lifecycle::status(open.state, &open.delivery));
         self.changes.tally.add(lifecycle::status(open.state, &after));
@@ -124,13 +125,22 @@ impl Work<'_> {
     }
 }
 
+/// Which of a task's deliveries ends, and of which of its claims.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Closing {
+    /// That to targets in memory.
+    Memory { claim_no: u32 },
+    /// That of a durable callback; it may not know of which claim.
+    Callback { claim_no: Option<u32> },
+}
+
 /// A task whose notification is under way.
 pub(super) struct OpenDelivery {
     pub(super) state: State,
     pub(super) delivery: Delivery,
     pub(super) left: u32,
-    pub(super) error: Option<DeadReason>,
-    pub(super) failed: u32,
+    /// Why targets will never have the result, one each.
+    pub(super) reasons: Vec<DeadReason>,
     pub(super) claim_no: u32,
     /// Whether one of the open deliveries is that to targets in memory.
     pub(super) volatile: bool,
@@ -141,15 +151,13 @@ impl SqliteStore {
         let mut select = self.connection.prepare_cached(OPEN_DELIVERY)?;
         select
             .query_row([sequence as i64], |row| {
-                let error: Option<u8> = row.get(3)?;
                 Ok(OpenDelivery {
                     state: row::state(row.get(0)?),
                     delivery: row::delivery(row.get(1)?, None),
                     left: row.get(2)?,
-                    error: error.and_then(DeadReason::from_code),
+                    reasons: row::reasons(row.get_ref(3)?.as_str_or_null()?),
                     claim_no: row.get(4)?,
                     volatile: row.get(5)?,
-                    failed: row.get(6)?,
                 })
             })
             .optional()

@@ -18,7 +18,7 @@ const STEP: usize = 500;
 
 /// Served by the primary key.
 pub(super) const STRETCH: &str = "
-    select id, state, delivery, delivery_error, ended_at
+    select id, state, delivery, undelivered, due_or_ended_at
       from task
      where id > ?1
      order by id
@@ -79,7 +79,7 @@ impl SqliteStore {
             let sequence: i64 = found.get(0)?;
             self.sweep.after = sequence;
             let state = row::state(found.get(1)?);
-            let delivery = row::delivery(found.get(2)?, found.get(3)?);
+            let delivery = row::delivery(found.get(2)?, row::first_reason(found, 3)?);
             let ended_at: Option<i64> = found.get(4)?;
             let open = matches!(delivery, Delivery::Pending | Delivery::Callbacking);
             let (State::Ended(outcome), Some(ended_at), false) = (state, ended_at, open) else {

@@ -70,6 +70,15 @@ pub(crate) struct NewTask {
     pub(crate) overrides: Overrides,
 }
 
+/// The task whose end a callback reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Parent {
+    pub(crate) id: TaskId,
+    /// Which of its claims ended so; a parent that was redriven since has no place for the callback
+    /// any more. `None` if the row doesn't say.
+    pub(crate) claim_no: Option<u32>,
+}
+
 /// An attempt's end to store. Written only if the row still belongs to this claim.
 #[derive(Clone, Debug)]
 pub(crate) struct Settlement {
@@ -86,7 +95,7 @@ pub(crate) struct Settlement {
     /// Durable callbacks of the submission.
     pub(crate) callbacks: Option<Arc<[Arc<str>]>>,
     /// The task whose end this callback reported.
-    pub(crate) parent: Option<TaskId>,
+    pub(crate) parent: Option<Parent>,
 }
 
 /// The end of a delivery to targets in memory.
@@ -197,7 +206,7 @@ pub(crate) struct Claim {
     pub(crate) overrides: Overrides,
     pub(crate) callbacks: Option<Arc<[Arc<str>]>>,
     pub(crate) volatile: bool,
-    pub(crate) parent: Option<TaskId>,
+    pub(crate) parent: Option<Parent>,
     /// Whether it was claimed against a place behind a slot.
     pub(crate) prefetched: bool,
 }

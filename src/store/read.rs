@@ -34,7 +34,8 @@ pub(super) const READY_AFTER: &str = "
      limit ?3";
 
 /// Served by task_due.
-pub(super) const NEXT_DUE: &str = "select due_at from task where state = 0 order by due_at limit 1";
+pub(super) const NEXT_DUE: &str =
+    "select due_or_ended_at from task where state = 0 order by due_or_ended_at limit 1";
 
 const TALLY: &str = "select status, tasks from tally";
 

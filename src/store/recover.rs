@@ -2,7 +2,9 @@
 
 use rusqlite::{Transaction, TransactionBehavior};
 
+use super::delivery::Closing;
 use super::fault::store_error;
+use super::row::Details;
 use super::sqlite::{Changes, SqliteStore};
 use super::work::Work;
 use super::{Batch, ClaimBudget, Memory, Recovered, Settlement};
@@ -19,15 +21,12 @@ const NAME_SAMPLE: usize = 10_000;
 
 /// What a process had in hand, in order of ids. Served by task_live.
 pub(super) const LIVE: &str = "
-    select id, name, state, delivery, volatile, priority, claim_no, epoch, failures, crashes,
-           parent, callbacks, started_at, delivery_left
+    select id, name, state, delivery, volatile, priority, claim_no, failures, crashes, parent,
+           details, started_at, delivery_left
       from task
      where live = 1 and id > ?1
      order by id
      limit ?2";
-
-/// A running row is taken over by this epoch, so that its fence lets this process write.
-pub(super) const TAKE_OVER: &str = "update task set epoch = ?2 where id = ?1 and state = 2";
 
 /// Served by task_live.
 pub(super) const UNDELIVERED: &str = "select count(*) from task where live = 1 and delivery = 1";
@@ -59,15 +58,13 @@ impl SqliteStore {
         self.each_live(now, |work, live| {
             let id = live.settlement.id;
             if live.state == State::Running {
-                let sequence = id.sequence() as i64;
-                let epoch = work.store.epoch as i64;
-                work.connection().prepare_cached(TAKE_OVER)?.execute([sequence, epoch])?;
                 let over = work.crashed(live)?;
                 recovered.failed += u64::from(over);
                 recovered.restarted += u64::from(!over);
             } else if live.volatile {
                 let claim_no = live.settlement.claim_no;
-                work.close_one(id.sequence(), Some(claim_no), Some(DeadReason::SubscriberGone))?;
+                let gone = Some(DeadReason::SubscriberGone);
+                work.close_one(id.sequence(), Closing::Memory { claim_no }, gone)?;
                 recovered.subscribers_gone += 1;
             }
             let callbacks = live.left > u32::from(live.volatile);
@@ -149,9 +146,10 @@ impl SqliteStore {
         let mut select = self.connection.prepare_cached(LIVE)?;
         let rows = select.query_map((after as i64, STEP), |row| {
             let definition = self.names.definition(row.get(1)?);
-            let started_at = row.get::<_, Option<i64>>(12)?.unwrap_or_default();
+            let started_at = row.get::<_, Option<i64>>(11)?.unwrap_or_default();
             let counters =
-                Counters { claim_no: row.get(6)?, failures: row.get(8)?, crashes: row.get(9)? };
+                Counters { claim_no: row.get(6)?, failures: row.get(7)?, crashes: row.get(8)? };
+            let details = Details::read(row.get_ref(10)?.as_str_or_null()?).unwrap_or_default();
             Ok(Live {
                 settlement: Settlement {
                     id: self.id(row.get(0)?),
@@ -167,13 +165,14 @@ impl SqliteStore {
                     started_at: Timestamp::from_micros(started_at),
                     ended_at: Timestamp::default(),
                     notify: row.get(4)?,
-                    callbacks: super::row::callbacks(row.get(11)?),
-                    parent: row.get::<_, Option<i64>>(10)?.map(|parent| self.id(parent)),
+                    callbacks: details.callbacks(),
+                    parent: details
+                        .parent(row.get::<_, Option<i64>>(9)?.map(|parent| self.id(parent))),
                 },
                 definition,
                 state: super::row::state(row.get(2)?),
                 delivery: super::row::delivery(row.get(3)?, None),
-                left: row.get(13)?,
+                left: row.get(12)?,
                 volatile: row.get(4)?,
             })
         })?;
@@ -237,8 +236,8 @@ impl Work<'_> {
         // a target in memory is gone with the process: its delivery opened and ends here
         if over && live.volatile {
             let sequence = settlement.id.sequence();
-            let dead = Some(DeadReason::SubscriberGone);
-            self.close_one(sequence, Some(settlement.claim_no), dead)?;
+            let closing = Closing::Memory { claim_no: settlement.claim_no };
+            self.close_one(sequence, closing, Some(DeadReason::SubscriberGone))?;
         }
         Ok(())
     }

@@ -5,21 +5,22 @@ use std::time::Duration;
 
 use rusqlite::Row;
 
-use super::Overrides;
+use serde::{Deserialize, Serialize};
+
 use super::sqlite::SqliteStore;
+use super::{NewTask, Overrides, Parent};
 use crate::clock::Timestamp;
 use crate::codec::Codec;
 use crate::lifecycle::{self, State};
 use crate::record::{
-    Counters, DeadReason, Delivery, Encoded, FailureKind, TaskFailure, TaskRecord,
+    Counters, DeadReason, Delivery, Encoded, FailureKind, TaskFailure, TaskId, TaskRecord,
 };
 
 /// The columns that [`record`] reads, in its order.
 macro_rules! record_columns {
     () => {
-        "id, name, state, delivery, delivery_error, priority, claim_no, failures, crashes, \
-         codec, submitted_at, started_at, ended_at, due_at, parent, error_kind, error, \
-         payload, output"
+        "id, name, state, delivery, undelivered, priority, claim_no, failures, crashes, codec, \
+         submitted_at, started_at, due_or_ended_at, parent, error, payload, output"
     };
 }
 pub(super) use record_columns;
@@ -28,11 +29,10 @@ pub(super) use record_columns;
 pub(super) fn record(store: &SqliteStore, row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
     let name: i64 = row.get(1)?;
     let state = state(row.get(2)?);
-    let delivery = delivery(row.get(3)?, row.get(4)?);
+    let delivery = delivery(row.get(3)?, first_reason(row, 4)?);
     let codec = self::codec(row.get(9)?).unwrap_or_default();
     let encoded = |bytes: Vec<u8>| Encoded { codec, bytes: bytes.into() };
-    let error_kind: Option<u8> = row.get(15)?;
-    let error: Option<String> = row.get(16)?;
+    let due_or_ended_at = row.get::<_, Option<i64>>(12)?.map(Timestamp::from_micros);
     Ok(TaskRecord {
         id: store.id(row.get(0)?),
         name: store.names.name(name).cloned().unwrap_or_else(|| Arc::from("?")),
@@ -43,14 +43,12 @@ pub(super) fn record(store: &SqliteStore, row: &Row<'_>) -> rusqlite::Result<Tas
         counters: Counters { claim_no: row.get(6)?, failures: row.get(7)?, crashes: row.get(8)? },
         submitted_at: Timestamp::from_micros(row.get(10)?),
         started_at: row.get::<_, Option<i64>>(11)?.map(Timestamp::from_micros),
-        ended_at: row.get::<_, Option<i64>>(12)?.map(Timestamp::from_micros),
-        due_at: row.get::<_, Option<i64>>(13)?.map(Timestamp::from_micros),
-        parent: row.get::<_, Option<i64>>(14)?.map(|sequence| store.id(sequence)),
-        error: error_kind
-            .and_then(FailureKind::from_code)
-            .map(|kind| TaskFailure { kind, message: error.unwrap_or_default() }),
-        payload: row.get::<_, Option<Vec<u8>>>(17)?.map(encoded),
-        output: row.get::<_, Option<Vec<u8>>>(18)?.map(encoded),
+        ended_at: due_or_ended_at.filter(|_| state.outcome().is_some()),
+        due_at: due_or_ended_at.filter(|_| state == State::Waiting),
+        parent: row.get::<_, Option<i64>>(13)?.map(|sequence| store.id(sequence)),
+        error: failure(row.get_ref(14)?.as_str_or_null()?),
+        payload: row.get::<_, Option<Vec<u8>>>(15)?.map(encoded),
+        output: row.get::<_, Option<Vec<u8>>>(16)?.map(encoded),
     })
 }
 
@@ -64,38 +62,119 @@ pub(super) fn state(code: u8) -> State {
     State::from_code(code).unwrap_or(State::Waiting)
 }
 
-/// The delivery of the columns `delivery` and `delivery_error`.
-pub(super) fn delivery(code: u8, error: Option<u8>) -> Delivery {
+/// The delivery of the column `delivery`, and why its first target will never have the result.
+pub(super) fn delivery(code: u8, reason: Option<DeadReason>) -> Delivery {
     match code {
         1 => Delivery::Pending,
         5 => Delivery::Callbacked,
         6 => Delivery::Callbacking,
-        9 => Delivery::Dead(
-            error.and_then(DeadReason::from_code).unwrap_or(DeadReason::SubscriberGone),
-        ),
+        9 => Delivery::Dead(reason.unwrap_or(DeadReason::SubscriberGone)),
         _ => Delivery::None,
     }
 }
 
-/// The columns that [`overrides`] reads, in its order.
-pub(super) fn overrides(row: &Row<'_>, first: usize) -> rusqlite::Result<Overrides> {
-    let millis = |at: usize| -> rusqlite::Result<Option<Duration>> {
-        Ok(row.get::<_, Option<i64>>(at)?.map(|ms| Duration::from_millis(ms as u64)))
-    };
-    let backoff_min = millis(first + 2)?;
-    let backoff_max = millis(first + 3)?;
-    Ok(Overrides {
-        max_attempts: row.get(first)?,
-        timeout: millis(first + 1)?,
-        backoff: backoff_min.zip(backoff_max),
-    })
+/// Why targets will never have the result: the column `undelivered`.
+pub(super) fn reasons(text: Option<&str>) -> Vec<DeadReason> {
+    let Some(text) = text else { return Vec::new() };
+    // unreadable is not the same as none
+    serde_json::from_str(text).unwrap_or_else(|_| vec![DeadReason::SubscriberGone])
 }
 
-/// The `callbacks` column: names as a JSON array.
-pub(super) fn callbacks(text: Option<String>) -> Option<Arc<[Arc<str>]>> {
-    let names: Vec<Arc<str>> =
-        serde_json::from_str::<Vec<String>>(&text?).ok()?.into_iter().map(Arc::from).collect();
-    Some(names.into())
+/// [`reasons`], to be stored.
+pub(super) fn reasons_text(reasons: &[DeadReason]) -> Option<String> {
+    if reasons.is_empty() {
+        return None;
+    }
+    serde_json::to_string(reasons).ok()
+}
+
+/// The first of the [`reasons`] in a column.
+pub(super) fn first_reason(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<DeadReason>> {
+    Ok(reasons(row.get_ref(at)?.as_str_or_null()?).first().copied())
+}
+
+/// The last failure: the column `error`.
+fn failure(text: Option<&str>) -> Option<TaskFailure> {
+    let text = text?;
+    let unreadable = || TaskFailure { kind: FailureKind::Error, message: text.to_owned() };
+    Some(serde_json::from_str(text).unwrap_or_else(|_| unreadable()))
+}
+
+/// A failure, to be stored.
+pub(super) fn failure_text(failure: Option<&TaskFailure>) -> Option<String> {
+    failure.and_then(|failure| serde_json::to_string(failure).ok())
+}
+
+/// What few tasks have: the column `details`.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Details {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backoff_ms: Option<(u64, u64)>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    callbacks: Vec<String>,
+    /// Of a callback: the claim of its parent whose end it reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_claim_no: Option<u32>,
+}
+
+impl Details {
+    /// The details of a submission, as they are stored.
+    pub(super) fn of_task(task: &NewTask) -> Option<String> {
+        let overrides = &task.overrides;
+        if task.callbacks.is_none() && *overrides == Overrides::default() {
+            return None;
+        }
+        let millis = |duration: Duration| duration.as_millis() as u64;
+        let names = task.callbacks.iter().flat_map(|names| names.iter());
+        Details {
+            max_attempts: overrides.max_attempts,
+            timeout_ms: overrides.timeout.map(millis),
+            backoff_ms: overrides.backoff.map(|(min, max)| (millis(min), millis(max))),
+            callbacks: names.map(|name| name.to_string()).collect(),
+            parent_claim_no: None,
+        }
+        .text()
+    }
+
+    /// The details of a callback, as they are stored.
+    pub(super) fn of_callback(parent_claim_no: u32) -> Option<String> {
+        Details { parent_claim_no: Some(parent_claim_no), ..Details::default() }.text()
+    }
+
+    fn text(&self) -> Option<String> {
+        serde_json::to_string(self).ok()
+    }
+
+    /// Reads the column; `None` if it can't be read.
+    pub(super) fn read(text: Option<&str>) -> Option<Details> {
+        text.map_or_else(|| Some(Details::default()), |text| serde_json::from_str(text).ok())
+    }
+
+    pub(super) fn overrides(&self) -> Overrides {
+        let millis = Duration::from_millis;
+        Overrides {
+            max_attempts: self.max_attempts,
+            timeout: self.timeout_ms.map(millis),
+            backoff: self.backoff_ms.map(|(min, max)| (millis(min), millis(max))),
+        }
+    }
+
+    /// The parent of the row that has these details.
+    pub(super) fn parent(&self, id: Option<TaskId>) -> Option<Parent> {
+        Some(Parent { id: id?, claim_no: self.parent_claim_no })
+    }
+
+    pub(super) fn callbacks(&self) -> Option<Arc<[Arc<str>]>> {
+        if self.callbacks.is_empty() {
+            return None;
+        }
+        Some(self.callbacks.iter().map(|name| Arc::from(name.as_str())).collect())
+    }
 }
 
 /// Starts the checksum of rows with this name.
@@ -105,12 +184,13 @@ pub(super) fn name_hasher(name: &str) -> crc32fast::Hasher {
     hasher
 }
 
-/// CRC-32 over name, codec, id and payload: what decides which code runs with which bytes.
+/// CRC-32 over name, codec, id, payload and details: what decides which code runs with which bytes.
 pub(super) fn checksum(
     name: &crc32fast::Hasher,
     codec: Codec,
     sequence: u64,
     payload: Option<&[u8]>,
+    details: Option<&str>,
 ) -> u32 {
     let mut hasher = name.clone();
     let mut fixed = [0; 9];
@@ -119,6 +199,10 @@ pub(super) fn checksum(
     hasher.update(&fixed);
     if let Some(payload) = payload {
         hasher.update(payload);
+    }
+    if let Some(details) = details {
+        hasher.update(&[0xff]);
+        hasher.update(details.as_bytes());
     }
     hasher.finalize()
 }

@@ -4,42 +4,44 @@ use std::sync::Arc;
 
 use rusqlite::params;
 
+use super::delivery::Closing;
+use super::row::failure_text;
 use super::sqlite::Arrival;
 use super::work::{Work, is_constraint, prepared};
-use super::{Settled, Settlement};
+use super::{Parent, Settled, Settlement};
 use crate::clock::Timestamp;
 use crate::lifecycle::{Next, State};
-use crate::record::{DeadReason, Delivery, Outcome, TaskId, TaskStatus};
+use crate::record::{DeadReason, Delivery, Outcome, TaskStatus};
 
 /// Records a success that somebody is to hear of, if the row is still ours. `live` stays as it is,
 /// so its index isn't touched. Served by the primary key.
 pub(super) const FINISH: &str = "
     update task
-       set state = 3, delivery = ?4, delivery_left = ?5, volatile = ?6, started_at = ?7,
-           ended_at = ?8, output = ?9
-     where id = ?1 and state = 2 and claim_no = ?2 and epoch = ?3";
+       set state = 3, delivery = ?3, delivery_left = ?4, volatile = ?5, started_at = ?6,
+           due_or_ended_at = ?7, output = ?8
+     where id = ?1 and state = 2 and claim_no = ?2";
 
 /// Records a success that nobody waits for, if the row is still ours. Served by the primary key.
 pub(super) const FINISH_UNHEARD: &str = "
     update task
-       set state = 3, live = 0, delivery = ?4, delivery_left = ?5, volatile = ?6, started_at = ?7,
-           ended_at = ?8, output = ?9
-     where id = ?1 and state = 2 and claim_no = ?2 and epoch = ?3";
+       set state = 3, live = 0, delivery = ?3, delivery_left = ?4, volatile = ?5, started_at = ?6,
+           due_or_ended_at = ?7, output = ?8
+     where id = ?1 and state = 2 and claim_no = ?2";
 
 /// Records an end without success if the row is still ours. Served by the primary key.
 pub(super) const END: &str = "
     update task
-       set state = ?11, live = ?4, delivery = ?5, delivery_left = ?6, volatile = ?7,
-           started_at = ?8, ended_at = ?9, failures = ?10, crashes = ?12,
-           error_kind = coalesce(?13, error_kind), error = coalesce(?14, error)
-     where id = ?1 and state = 2 and claim_no = ?2 and epoch = ?3";
+       set state = ?3, live = ?4, delivery = ?5, delivery_left = ?6, volatile = ?7,
+           started_at = ?8, due_or_ended_at = ?9, failures = ?10, crashes = ?11,
+           error = coalesce(?12, error)
+     where id = ?1 and state = 2 and claim_no = ?2";
 
 /// Lets a row run again, now or later, if it is still ours. Served by the primary key.
 pub(super) const AGAIN: &str = "
     update task
-       set state = ?4, live = 0, due_at = ?5, rank = ?6, failures = ?7, crashes = ?8,
-           error_kind = coalesce(?9, error_kind), error = coalesce(?10, error)
-     where id = ?1 and state = 2 and claim_no = ?2 and epoch = ?3";
+       set state = ?3, live = 0, due_or_ended_at = ?4, rank = ?5, failures = ?6, crashes = ?7,
+           error = coalesce(?8, error)
+     where id = ?1 and state = 2 and claim_no = ?2";
 
 /// How a task's end is to be notified.
 #[derive(Clone, Copy, Debug)]
@@ -54,10 +56,11 @@ pub(super) struct Opening {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ended<'a> {
     pub(super) sequence: u64,
+    pub(super) claim_no: u32,
     pub(super) definition: Option<usize>,
     pub(super) priority: i16,
     pub(super) callbacks: Option<&'a Arc<[Arc<str>]>>,
-    pub(super) parent: Option<TaskId>,
+    pub(super) parent: Option<Parent>,
     pub(super) outcome: Outcome,
 }
 
@@ -97,6 +100,7 @@ impl Work<'_> {
     ) -> rusqlite::Result<Settled> {
         let ended = Ended {
             sequence: settlement.id.sequence(),
+            claim_no: settlement.claim_no,
             definition,
             priority: settlement.priority,
             callbacks: settlement.callbacks.as_ref(),
@@ -108,7 +112,6 @@ impl Work<'_> {
         let started_at = settlement.started_at.as_micros();
         let ended_at = settlement.ended_at.as_micros();
         let id = ended.sequence as i64;
-        let epoch = self.store.epoch as i64;
         let connection = self.connection();
         let changed = if outcome == Outcome::Finished {
             let (slot, sql) = match live {
@@ -118,7 +121,6 @@ impl Work<'_> {
             prepared(slot, connection, sql)?.execute(params![
                 id,
                 settlement.claim_no,
-                epoch,
                 opening.delivery,
                 opening.left,
                 settlement.notify,
@@ -131,7 +133,7 @@ impl Work<'_> {
             self.connection().prepare_cached(END)?.execute(params![
                 id,
                 settlement.claim_no,
-                epoch,
+                State::Ended(outcome).code(),
                 live,
                 opening.delivery,
                 opening.left,
@@ -139,10 +141,8 @@ impl Work<'_> {
                 started_at,
                 ended_at,
                 transition.counters.failures,
-                State::Ended(outcome).code(),
                 transition.counters.crashes,
-                transition.failure.as_ref().map(|failure| failure.kind.code()),
-                transition.failure.as_ref().map(|failure| failure.message.as_str()),
+                failure_text(transition.failure.as_ref()),
             ])?
         };
         if changed == 0 {
@@ -168,14 +168,12 @@ impl Work<'_> {
         let changed = self.connection().prepare_cached(AGAIN)?.execute(params![
             sequence as i64,
             settlement.claim_no,
-            self.store.epoch as i64,
             state.code(),
             later.then_some(at.as_micros()),
             place.rank,
             transition.counters.failures,
             transition.counters.crashes,
-            transition.failure.as_ref().map(|failure| failure.kind.code()),
-            transition.failure.as_ref().map(|failure| failure.message.as_str()),
+            failure_text(transition.failure.as_ref()),
         ])?;
         if changed == 0 {
             return Ok(Settled::Stale);
@@ -229,13 +227,14 @@ impl Work<'_> {
         if opening.left > 0 {
             let names: Vec<Arc<str>> = self.callbacks_of(ended).cloned().collect();
             for name in &names {
-                self.insert_callback(name, ended.sequence, ended.priority)?;
+                self.insert_callback(name, ended.sequence, ended.claim_no, ended.priority)?;
             }
         }
         if let Some(parent) = ended.parent {
             let well = ended.outcome == Outcome::Finished;
             let dead = (!well).then_some(DeadReason::CallbackFailed);
-            self.close_one(parent.sequence(), None, dead)?;
+            let closing = Closing::Callback { claim_no: parent.claim_no };
+            self.close_one(parent.id.sequence(), closing, dead)?;
         }
         Ok(())
     }

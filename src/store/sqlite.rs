@@ -165,7 +165,6 @@ impl Guard {
 pub(crate) struct SqliteStore {
     pub(super) connection: Connection,
     pub(super) shard: ShardId,
-    pub(super) epoch: u64,
     pub(super) next: u64,
     pub(super) reserved: u64,
     pub(super) names: Names,
@@ -189,7 +188,6 @@ impl SqliteStore {
         tracing::debug!(%shard, created, was_clean, epoch = opened.epoch, "shard opened");
         let mut store = SqliteStore {
             shard,
-            epoch: opened.epoch,
             next: opened.reserved + 1,
             reserved: opened.reserved,
             names: Names::default(),

@@ -29,6 +29,7 @@ pub(super) struct Work<'a> {
 #[derive(Default)]
 pub(super) struct Statements<'a> {
     pub(super) insert: Option<CachedStatement<'a>>,
+    pub(super) insert_claimed: Option<CachedStatement<'a>>,
     pub(super) look: Option<CachedStatement<'a>>,
     pub(super) claim: Option<CachedStatement<'a>>,
     pub(super) finish: Option<CachedStatement<'a>>,

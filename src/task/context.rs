@@ -74,7 +74,7 @@ impl TaskContext {
     /// The task whose result this is the durable callback for.
     #[must_use]
     pub fn parent(&self) -> Option<TaskId> {
-        self.attempt.parent
+        self.attempt.parent.map(|parent| parent.id)
     }
 
     /// Whether the attempt should end early: the task was cancelled, or its time is over. A

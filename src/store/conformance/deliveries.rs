@@ -99,6 +99,27 @@ pub(super) async fn a_callback_that_is_redriven_while_another_runs_is_waited_for
     assert_eq!(world.record(id).await.delivery, Delivery::Callbacked);
 }
 
+/// A task that was redriven ends once more and has new callbacks; the old ones, redriven too late,
+/// used to count as theirs.
+pub(super) async fn a_callback_of_an_earlier_run_closes_nothing_of_a_later_one<F: Factory>(
+    factory: F,
+) {
+    let mut world = World::new(factory);
+    let id = world.submit_one(with_callbacks(1)).await;
+    world.run(id, fatal()).await;
+    let early = world.callbacks_of(id).await[0];
+    world.run(early, fatal()).await;
+    world.redrive(id).await;
+    world.run(id, fatal()).await;
+    world.redrive(early).await;
+    let claims = world.claim(2).await;
+    let (early, late): (Vec<_>, Vec<_>) = claims.into_iter().partition(|claim| claim.id == early);
+    world.end(&early[0], AttemptEvent::Finished).await;
+    assert_eq!(world.record(id).await.delivery, Delivery::Callbacking);
+    world.end(&late[0], fatal()).await;
+    assert_eq!(world.record(id).await.delivery, Delivery::Dead(DeadReason::CallbackFailed));
+}
+
 pub(super) async fn a_cancelled_callback_leaves_its_parent_dead<F: Factory>(factory: F) {
     let mut world = World::new(factory);
     let id = world.submit_one(with_callbacks(1)).await;
@@ -113,7 +134,7 @@ pub(super) async fn a_callback_reports_its_parent_as_it_ended<F: Factory>(factor
     let id = world.submit_one(with_callbacks(1)).await;
     world.run(id, AttemptEvent::Finished).await;
     let claim = world.claim_one().await;
-    assert_eq!(claim.parent, Some(id));
+    assert_eq!(claim.parent, Some(Parent { id, claim_no: Some(1) }));
     let ClaimInput::Parent(Some(parent)) = claim.input else { panic!("{:?}", claim.input) };
     assert_eq!((parent.id, parent.outcome), (id, Some(Outcome::Finished)));
     assert_eq!(parent.output.unwrap().bytes[..], b"output"[..]);

@@ -267,7 +267,8 @@ impl<F: Factory> Pair<F> {
             assert_eq!(record.outcome, row.state.outcome());
             assert_eq!(counters.claim_no, row.claim_no);
             assert_eq!((counters.failures, counters.crashes), (row.failures, row.crashes));
-            assert_eq!((record.due_at, record.parent), (row.due, row.parent));
+            let parent = row.parent.map(|parent| parent.id);
+            assert_eq!((record.due_at, record.parent), (row.due, parent));
             assert_eq!(record.name.as_ref(), NAMES[row.definition]);
         }
         let outlook = world.store().outlook();

@@ -124,7 +124,7 @@ pub(super) async fn durable_callbacks_survive_a_crash<F: Factory>(factory: F) {
     assert_eq!((world.recovered.restarted, world.recovered.callbacks), (1, 1));
     assert_eq!(world.record(id).await.delivery, Delivery::Callbacking);
     for claim in world.claim(9).await {
-        assert_eq!(claim.parent, Some(id));
+        assert_eq!(claim.parent, Some(Parent { id, claim_no: Some(1) }));
         world.end(&claim, AttemptEvent::Finished).await;
     }
     assert_eq!(world.record(id).await.delivery, Delivery::Callbacked);

@@ -137,6 +137,7 @@ conforms! {
         a_redriven_callback_revives_its_parent,
         a_redriven_callback_does_not_hide_that_another_failed,
         a_callback_that_is_redriven_while_another_runs_is_waited_for,
+        a_callback_of_an_earlier_run_closes_nothing_of_a_later_one,
         a_cancelled_callback_leaves_its_parent_dead,
         a_callback_reports_its_parent_as_it_ended,
         a_named_subscriber_gets_every_end_of_its_definition,

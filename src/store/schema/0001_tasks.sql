@@ -1,12 +1,12 @@
 -- One shard's file. The CHECKs carry the state machine that src/lifecycle.rs draws;
--- the numbers are TaskStatus's, but for 0: a task that waits for its time. They compare and don't say
--- `in`: for a list of more than two SQLite builds a temporary index at each write.
+-- the numbers are TaskStatus's, but for 0: a task that waits for its time. They compare and don't
+-- say `in`: for a list of more than two SQLite builds a temporary index at each write.
 
 create table meta (
     one       integer primary key check (one = 1),
     shard     integer not null check (shard between 0 and 32767),
     uuid      text    not null,
-    -- goes up at each start of a process; with claim_no it fences what attempts write
+    -- which ownership of the file this is: goes up at each start of a process
     epoch     integer not null check (epoch >= 0),
     -- sequence numbers up to this one may have been given out; synced before any of them is
     reserved  integer not null check (reserved >= 0),
@@ -26,10 +26,11 @@ create table tally (
     tasks   integer not null check (tasks >= 0)
 ) strict;
 
+-- Every column costs each task three times, so what few tasks have is folded into JSON.
 create table task (
     id              integer primary key,
     name            integer not null,
-    -- 0 waits for due_at, 1 ready, 2 running, 3 finished, 4 failed, 7 cancelled, 8 expired
+    -- 0 waits for its time, 1 ready, 2 running, 3 finished, 4 failed, 7 cancelled, 8 expired
     state           integer not null check (state between 0 and 4 or state between 7 and 8),
     -- 1 while a process has it in hand: what a recovery must look at, and nothing else
     live            integer not null check (live = (state = 2 or delivery = 1 or delivery = 6)),
@@ -38,50 +39,40 @@ create table task (
         check (delivery between 0 and 1 or delivery between 5 and 6 or delivery = 9),
     -- how many deliveries are still open: one for the targets in memory, one per durable callback
     delivery_left   integer not null check (delivery_left >= 0),
-    -- how many targets will never have it, and why the first of them won't
-    delivery_failed integer not null check (delivery_failed >= 0),
-    delivery_error  integer,
     -- 1 if a target of this task lives, or lived, in memory only
     volatile        integer not null check (volatile between 0 and 1),
-    -- 1 if the arguments live in memory only
-    cached          integer not null check (cached between 0 and 1),
     codec           integer not null,
     priority        integer not null check (priority between -32768 and 32767),
     -- the place in the order: due time less priority times ageing, in microseconds
     rank            integer not null,
+    -- which attempt has the row: goes up with each claim and fences what attempts write
     claim_no        integer not null check (claim_no >= 0),
-    epoch           integer not null check (epoch >= 0),
     failures        integer not null check (failures >= 0),
     crashes         integer not null check (crashes >= 0),
     checksum        integer not null,
     submitted_at    integer not null,
     started_at      integer,
-    ended_at        integer,
-    due_at          integer,
+    -- when it may run, of a task that waits for its time; when it ended, of one that has
+    due_or_ended_at integer,
     -- the task whose end this callback reports
     parent          integer,
-    -- overrides of the definition's options
-    max_attempts    integer check (max_attempts > 0),
-    timeout_ms      integer check (timeout_ms > 0),
-    backoff_min_ms  integer check (backoff_min_ms >= 0),
-    backoff_max_ms  integer check (backoff_max_ms >= backoff_min_ms),
-    -- names of the durable callbacks to insert when the task ends, as a JSON array
-    callbacks       text,
-    error_kind      integer,
+    -- what the submission overrides, which callbacks it names, which claim of its parent this
+    -- callback reports: an object, or null if there is nothing of it
+    details         text check (details is null or json_valid(details)),
+    -- why the last attempt failed: an object
     error           text,
-    payload         blob,
-    output          blob,
+    -- why each target that will never have the result won't: an array
+    undelivered     text,
+    -- null if the arguments live in memory only, and for callbacks
+    payload         blob check (payload is null or parent is null),
+    output          blob check (output is null or state = 3),
 
-    check ((state = 0) = (due_at is not null)),
-    check ((state > 2) = (ended_at is not null)),
+    check ((due_or_ended_at is null) = (state between 1 and 2)),
     check (delivery = 0 or state > 2),
     check ((delivery = 1 or delivery = 6) = (delivery_left > 0)),
-    check ((delivery = 9) <= (delivery_failed > 0)),
-    check ((delivery = 5) <= (delivery_failed = 0)),
-    check ((delivery_failed > 0) = (delivery_error is not null)),
-    check ((state = 4) <= (error_kind is not null)),
-    check ((output is not null) <= (state = 3)),
-    check ((payload is null) = (cached = 1 or parent is not null))
+    check ((delivery = 9) <= (undelivered is not null)),
+    check ((delivery = 0 or delivery = 5) <= (undelivered is null)),
+    check ((state = 4) <= (error is not null))
 ) strict;
 
 -- The order of what may run; equal ranks stand in order of id. Nothing else is in it, so history
@@ -89,7 +80,7 @@ create table task (
 create index task_ready on task (rank) where state = 1;
 
 -- What waits for its time.
-create index task_due on task (due_at) where state = 0;
+create index task_due on task (due_or_ended_at) where state = 0;
 
 -- What a recovery looks at. `live` keeps its value from the claim to the last delivery, so the
 -- updates between don't touch this index.

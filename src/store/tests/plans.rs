@@ -49,7 +49,6 @@ fn what_runs_once_per_task_is_served_by_the_primary_key() {
         (cancel::CANCEL, PRIMARY),
         (cancel::REDRIVE, PRIMARY),
         (cancel::REOPEN_PARENT, PRIMARY),
-        (recover::TAKE_OVER, PRIMARY),
         (recover::BACK_TO_PENDING, PRIMARY),
         (read::GET, PRIMARY),
         (read::EXISTS, PRIMARY),

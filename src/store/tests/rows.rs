@@ -32,7 +32,11 @@ async fn a_row_whose_parts_were_exchanged_never_runs() {
         "update task set checksum = checksum + 1",
         "update task set checksum = -1",
         "update task set checksum = 1 << 40",
-        "update task set payload = null, cached = 1",
+        "update task set payload = null",
+        "update task set payload = null, parent = 1",
+        "update task set details = '{}'",
+        "update task set details = '{\"max_attempts\":99}'",
+        "update task set details = '[]'",
     ];
     for alteration in alterations {
         let input = input_after(alteration).await;
@@ -60,15 +64,15 @@ async fn a_row_with_an_unknown_codec_can_still_be_looked_at() {
     assert_eq!(record.payload.unwrap().bytes[..], b"payload"[..]);
 }
 
-/// The claim's number alone tells attempts of one file apart; the epoch, attempts of its copies.
+/// Whoever holds the row of an earlier claim writes nothing.
 #[tokio::test]
-async fn a_running_row_of_another_epoch_is_not_settled() {
+async fn a_running_row_of_another_claim_is_not_settled() {
     let mut shard = Shard::new();
     let mut store = shard.open();
     let submissions = vec![task()];
     let result = store.apply(&Batch { submissions, claim: claim(1), ..batch() }).await.unwrap();
     let mut ended = finished(&result.claims[0]);
-    store.connection.execute("update task set epoch = epoch + 1", []).unwrap();
+    store.connection.execute("update task set claim_no = claim_no + 1", []).unwrap();
     let counters = ended.transition.counters;
     for next in
         [Next::Ended(Outcome::Finished), Next::Ended(Outcome::Cancelled), Next::Again { at: NOW }]
@@ -81,7 +85,7 @@ async fn a_running_row_of_another_epoch_is_not_settled() {
             assert_eq!(result.settled, [Settled::Stale]);
         }
     }
-    store.connection.execute("update task set epoch = epoch - 1", []).unwrap();
+    store.connection.execute("update task set claim_no = claim_no - 1", []).unwrap();
     let settlements = vec![ended];
     let result = store.apply(&Batch { settlements, ..batch() }).await.unwrap();
     assert_ne!(result.settled, [Settled::Stale]);

@@ -18,13 +18,13 @@ pub(super) struct Row {
     pub(super) crashes: u32,
     pub(super) volatile: bool,
     pub(super) callbacks: usize,
-    pub(super) parent: Option<TaskId>,
+    pub(super) parent: Option<Parent>,
     pub(super) delivery: Delivery,
     /// Whether the delivery to memory is open.
     pub(super) memory: bool,
     pub(super) left: usize,
-    pub(super) failed: usize,
-    pub(super) reason: Option<DeadReason>,
+    /// Why targets will never have the result, one each.
+    pub(super) undelivered: Vec<DeadReason>,
 }
 
 impl Row {
@@ -44,7 +44,7 @@ impl Row {
 /// A callback that stands just before where its parent stood.
 #[derive(Clone, Debug)]
 pub(super) struct Born {
-    pub(super) parent: TaskId,
+    pub(super) parent: Parent,
     pub(super) definition: usize,
     pub(super) priority: i16,
     pub(super) rank: i64,
@@ -72,6 +72,11 @@ impl Model {
         self.rows.get_mut(&id).unwrap()
     }
 
+    /// A task as its callbacks know it: by the claim whose end they report.
+    fn generation(&self, id: TaskId) -> Parent {
+        Parent { id, claim_no: Some(self.rows[&id].claim_no) }
+    }
+
     pub(super) fn again(&mut self, id: TaskId, at: Timestamp) {
         let later = at > self.now;
         let due = at.max(self.now);
@@ -97,12 +102,14 @@ impl Model {
         };
         let Row { callbacks, parent, priority, place, .. } = *row;
         let rank = place.rank - 1;
-        let born = Born { parent: id, definition: ON_END, priority, rank };
+        let born = Born { parent: self.generation(id), definition: ON_END, priority, rank };
         self.born.extend(vec![born.clone(); callbacks]);
         self.born.extend(vec![Born { definition: LOG, ..born }; subscribers]);
         if let Some(parent) = parent {
             let reason = (outcome != Outcome::Finished).then_some(DeadReason::CallbackFailed);
-            self.close(parent, false, reason);
+            if self.rows.contains_key(&parent.id) && self.generation(parent.id) == parent {
+                self.close(parent.id, false, reason);
+            }
         }
     }
 
@@ -110,12 +117,11 @@ impl Model {
     pub(super) fn close(&mut self, id: TaskId, memory: bool, reason: Option<DeadReason>) {
         let Some(row) = self.rows.get_mut(&id).filter(|row| row.is_open()) else { return };
         row.left -= 1;
-        row.failed += usize::from(reason.is_some());
-        row.reason = row.reason.or(reason);
+        row.undelivered.extend(reason);
         row.memory &= !memory;
-        row.delivery = match (row.left, row.reason) {
+        row.delivery = match (row.left, row.undelivered.first()) {
             (0, None) => Delivery::Callbacked,
-            (0, Some(reason)) => Delivery::Dead(reason),
+            (0, Some(reason)) => Delivery::Dead(*reason),
             _ if memory => Delivery::Callbacking,
             _ => row.delivery.clone(),
         };
@@ -151,17 +157,19 @@ impl Model {
             return RedriveOutcome::NotDead(row.status());
         }
         let row = self.row(id);
-        (row.failures, row.crashes, row.failed) = (0, 0, 0);
-        (row.volatile, row.reason, row.delivery) = (false, None, Delivery::None);
+        (row.failures, row.crashes, row.undelivered) = (0, 0, Vec::new());
+        (row.volatile, row.delivery) = (false, Delivery::None);
         let parent = row.parent;
         self.again(id, self.now);
-        if let Some(parent) = parent.and_then(|id| self.rows.get_mut(&id))
-            && parent.failed > 0
+        if let Some(Parent { id, claim_no }) = parent
+            && let Some(parent) = self.rows.get_mut(&id)
+            && claim_no == Some(parent.claim_no)
+            && let failed = DeadReason::CallbackFailed
+            && let Some(at) = parent.undelivered.iter().position(|reason| *reason == failed)
         {
             parent.left += 1;
-            parent.failed -= 1;
-            parent.reason = parent.reason.filter(|_| parent.failed > 0);
-            if !parent.is_open() {
+            parent.undelivered.remove(at);
+            if parent.left == 1 {
                 parent.delivery = Delivery::Callbacking;
             }
         }
@@ -176,7 +184,7 @@ impl Model {
         }
     }
 
-    pub(super) fn insert(&mut self, id: TaskId, task: &NewTask, parent: Option<TaskId>) {
+    pub(super) fn insert(&mut self, id: TaskId, task: &NewTask, parent: Option<Parent>) {
         let row = Row {
             definition: task.definition,
             priority: task.priority,
@@ -193,8 +201,7 @@ impl Model {
             delivery: Delivery::None,
             memory: false,
             left: 0,
-            failed: 0,
-            reason: None,
+            undelivered: Vec::new(),
         };
         assert!(self.rows.insert(id, row).is_none(), "{id} was given out twice");
         self.again(id, task.due_at.unwrap_or(self.now));
