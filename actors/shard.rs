@@ -4,7 +4,9 @@
 //! commit. Nothing is answered and nothing in memory changes before that transaction is durable.
 
 mod claims;
+mod collect;
 mod flush;
+mod reads;
 mod supervised;
 
 use std::cell::Cell;
@@ -13,22 +15,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle};
-use actix::{ResponseActFuture, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 
 use super::ledger::{DeliveredBatch, Done, FinishBatch, ShardLedger};
-use super::messages::{
-    BackupTo, CancelRow, Close, CountRows, Delivered, Finish, GetRow, Group, Insert, ListRows,
-    RedriveRow, Wake, Watch,
-};
+use super::messages::{CancelRow, Delivered, Finish, Group, Insert, RedriveRow, Wake};
 use super::outbox::Parcel;
 use super::supervision::ChildEnd;
 use super::system::Shared;
 use crate::clock::Timestamp;
-use crate::error::{Error, Result, StoreError};
-use crate::record::{TaskId, TaskRecord};
-use crate::result::TaskResult;
-use crate::store::{Lookup, ShardStore};
+use crate::error::{Error, StoreError};
+use crate::store::ShardStore;
 
 pub(crate) use supervised::{ShardChild, open};
 
@@ -173,19 +169,6 @@ impl<S: ShardStore> ShardActor<S> {
         error.on(self.ledger.id, action)
     }
 
-    fn found(&self, id: TaskId, lookup: Result<Lookup, StoreError>) -> Result<TaskRecord> {
-        match lookup {
-            Ok(Lookup::Found(record)) => Ok(*record),
-            Ok(Lookup::Gone) => Err(Error::ResultExpired { id }),
-            Ok(Lookup::Never) => Err(Error::NotFound { id }),
-            Err(error) => Err(self.error(error, "read a task")),
-        }
-    }
-
-    fn result_of(&self, record: &TaskRecord) -> Option<TaskResult> {
-        TaskResult::of_record(record, self.shared.registry.get(&record.name).cloned())
-    }
-
     /// Sees to it that it wakes up when the next row is due or maintenance is.
     fn set_timer(&mut self, context: &mut Context<Self>) {
         if let Some(timer) = self.timer.take() {
@@ -302,120 +285,5 @@ impl<S: ShardStore> Handler<RedriveRow> for ShardActor<S> {
     fn handle(&mut self, message: RedriveRow, context: &mut Context<Self>) {
         self.inbox.redrives.push(message);
         self.arm(context);
-    }
-}
-
-impl<S: ShardStore> Handler<GetRow> for ShardActor<S> {
-    type Result = ();
-
-    fn handle(&mut self, GetRow { id, answer }: GetRow, context: &mut Context<Self>) {
-        self.with_store(
-            context,
-            move |mut store| async move {
-                let lookup = store.get(id).await;
-                (store, lookup)
-            },
-            move |actor, lookup, _| drop(answer.send(actor.found(id, lookup))),
-        );
-    }
-}
-
-impl<S: ShardStore> Handler<Watch> for ShardActor<S> {
-    type Result = ();
-
-    /// Reads and, if the task hasn't ended, enlists: one message, so no end is missed between.
-    fn handle(&mut self, Watch { id, answer }: Watch, context: &mut Context<Self>) {
-        self.with_store(
-            context,
-            move |mut store| async move {
-                let lookup = store.get(id).await;
-                (store, lookup)
-            },
-            move |actor, lookup, _| {
-                let ended = actor.found(id, lookup).map(|record| actor.result_of(&record));
-                match ended {
-                    Ok(None) => {
-                        let mut watchers = actor.ledger.watchers();
-                        let waiting = watchers.entry(id.sequence()).or_default();
-                        waiting.retain(|watcher| !watcher.is_closed());
-                        waiting.push(answer);
-                    }
-                    Ok(Some(result)) => drop(answer.send(Ok(result))),
-                    Err(error) => drop(answer.send(Err(error))),
-                }
-            },
-        );
-    }
-}
-
-impl<S: ShardStore> Handler<ListRows> for ShardActor<S> {
-    type Result = ();
-
-    fn handle(&mut self, ListRows { filter, answer }: ListRows, context: &mut Context<Self>) {
-        self.with_store(
-            context,
-            move |mut store| async move {
-                let page = store.list(&filter).await;
-                (store, page)
-            },
-            move |actor, page, _| {
-                drop(answer.send(page.map_err(|error| actor.error(error, "list tasks"))));
-            },
-        );
-    }
-}
-
-impl<S: ShardStore> Handler<CountRows> for ShardActor<S> {
-    type Result = ();
-
-    fn handle(&mut self, CountRows { answer }: CountRows, context: &mut Context<Self>) {
-        self.with_store(
-            context,
-            move |mut store| async move {
-                let counts = store.counts().await;
-                (store, counts)
-            },
-            move |actor, counts, _| {
-                drop(answer.send(counts.map_err(|error| actor.error(error, "count tasks"))));
-            },
-        );
-    }
-}
-
-impl<S: ShardStore> Handler<BackupTo> for ShardActor<S> {
-    type Result = ();
-
-    fn handle(&mut self, message: BackupTo, context: &mut Context<Self>) {
-        let BackupTo { file, answer } = message;
-        self.with_store(
-            context,
-            move |mut store| async move {
-                let copied = store.backup(&file).await;
-                (store, copied)
-            },
-            move |actor, copied, _| {
-                drop(answer.send(copied.map_err(|error| actor.error(error, "be copied"))));
-            },
-        );
-    }
-}
-
-impl<S: ShardStore> Handler<Close> for ShardActor<S> {
-    type Result = ResponseActFuture<Self, ()>;
-
-    fn handle(&mut self, Close { answer }: Close, _: &mut Context<Self>) -> Self::Result {
-        let store = self.store.take();
-        let closing = async move {
-            match store {
-                Some(store) => store.close().await,
-                None => Ok(()),
-            }
-        };
-        let closed = closing.into_actor(self).map(move |closed, actor, context| {
-            actor.end.set(ChildEnd::Stopped);
-            drop(answer.send(closed.map_err(|error| actor.error(error, "close its file"))));
-            context.stop();
-        });
-        Box::pin(closed)
     }
 }
