@@ -150,7 +150,8 @@ pub(crate) struct Situation {
 /// From how many crashes on a task runs alone.
 ///
 /// A crash ends every attempt of the process, so the first ones prove nothing about this task. One
-/// that died alone does: only such a crash leads on to the limit.
+/// that died alone does: only such a crash leads on to the limit. With a limit of 1 nothing runs
+/// again, alone or not.
 pub(crate) fn suspect_at(max_crashes: u32) -> u32 {
     max_crashes.max(2) - 1
 }
@@ -193,7 +194,7 @@ pub(crate) fn after_attempt(event: AttemptEvent, situation: &Situation) -> Trans
 }
 
 fn after_crash(counters: Counters, situation: &Situation) -> (Next, Option<TaskFailure>) {
-    if counters.crashes <= suspect_at(situation.max_crashes) {
+    if counters.crashes < situation.max_crashes {
         return (Next::Again { at: situation.now }, None);
     }
     let message = format!("the process died during {} of its attempts", counters.crashes);

@@ -80,7 +80,8 @@ pub struct Workers {
 pub struct Tasks {
     /// How many failures end a task, 1 to 1,000.
     pub max_attempts: u32,
-    /// How many deaths of the process during its attempts end a task, 1 to 100.
+    /// How many deaths of the process during its attempts end a task, 1 to 100. From 2 on, the last
+    /// one counts only if the task ran alone.
     pub max_crashes: u32,
     /// How long an attempt may take: 1 ms to 365 days; `None` (`"none"`) is without limit.
     #[serde(with = "units::duration_or_none")]
