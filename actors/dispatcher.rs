@@ -4,6 +4,8 @@
 //! mailbox. Its address stays valid for the queue's life: a panic in a handler is caught, and what
 //! the handler worked with is made anew.
 
+mod lookups;
+
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -17,16 +19,16 @@ use tokio::sync::oneshot;
 
 use super::ledger::{Answer, ShardLedger, ShardState, Waiter};
 use super::messages::{
-    Cancel, CancelRow, CountRows, CountTasks, GetRow, GetTask, Group, Insert, ListRows, ListTasks,
-    Pending, Redrive, RedriveRow, Submit, SubmitAll, Subscribe, TaskPage, Unsubscribe, Wake,
+    Cancel, CancelRow, Group, Insert, Pending, Redrive, RedriveRow, Submit, SubmitAll, Subscribe,
+    Unsubscribe, Wake,
 };
 use super::subscriptions::SubscriptionId;
 use super::system::Shared;
 use crate::cached::Counted;
 use crate::error::{Error, Result};
-use crate::record::{ShardId, TaskId, TaskRecord, TaskStatus};
+use crate::record::{ShardId, TaskId};
 use crate::routing::{self, ShardLoad};
-use crate::store::{CancelOutcome, ListFilter, RedriveOutcome};
+use crate::store::{CancelOutcome, RedriveOutcome};
 use crate::submission::{Accepted, SubmitLimits};
 
 /// How long a refused caller should wait before it tries again.
@@ -37,10 +39,6 @@ const REBUILD_PAUSE: Duration = Duration::from_millis(5);
 
 /// How many submissions are sent on although the mailbox isn't empty yet.
 const FLUSH_AT: usize = 512;
-
-/// The page size of a list that asks for none, and the largest.
-const PAGE: usize = 100;
-const PAGE_MAX: usize = 1_000;
 
 /// Checks, routes and answers. Users send it [`Submit`] and the other public messages.
 ///
@@ -383,83 +381,5 @@ impl Handler<Redrive> for Dispatcher {
             Err(Error::NotFound { .. }) => Box::pin(async { Ok(RedriveOutcome::NotFound) }),
             Err(error) => fail(error),
         }
-    }
-}
-
-impl Handler<GetTask> for Dispatcher {
-    type Result = ResponseFuture<Result<TaskRecord>>;
-
-    fn handle(&mut self, GetTask(id): GetTask, _: &mut Context<Self>) -> Self::Result {
-        match self.ledger_of(id) {
-            Ok(ledger) => ask(ledger, |ledger, answer| ledger.link.send(GetRow { id, answer })),
-            Err(error) => fail(error),
-        }
-    }
-}
-
-impl Handler<ListTasks> for Dispatcher {
-    type Result = ResponseFuture<Result<TaskPage>>;
-
-    fn handle(&mut self, list: ListTasks, _: &mut Context<Self>) -> Self::Result {
-        if list.limit > PAGE_MAX {
-            return fail(Error::InvalidOption {
-                option: "limit",
-                given: list.limit.to_string(),
-                allowed: "from 1 to 1000",
-            });
-        }
-        let limit = if list.limit == 0 { PAGE } else { list.limit };
-        let name: Option<Arc<str>> = list.name.map(Arc::from);
-        let first = list.after.map_or(ShardId(0), TaskId::shard);
-        let mut after = list.after.map_or(0, TaskId::sequence);
-        let ledgers: Vec<_> = self.shared.shards.iter().skip(first.index()).cloned().collect();
-        let status = list.status;
-        Box::pin(async move {
-            let mut page = TaskPage::default();
-            let mut ledgers = ledgers.into_iter().peekable();
-            while let Some(ledger) = ledgers.next() {
-                let left = limit - page.tasks.len();
-                let filter = ListFilter { status, name: name.clone(), after, limit: left };
-                let rows = ask(&ledger, |ledger, answer| {
-                    ledger.link.send(ListRows { filter, answer });
-                });
-                let rows = rows.await?;
-                page.tasks.extend(rows.tasks);
-                if let Some(sequence) = rows.next {
-                    page.next = Some(TaskId::new(ledger.id, sequence));
-                    return Ok(page);
-                }
-                after = 0;
-                if let (true, Some(next)) = (page.tasks.len() >= limit, ledgers.peek()) {
-                    page.next = Some(TaskId::new(next.id, 0));
-                    return Ok(page);
-                }
-            }
-            Ok(page)
-        })
-    }
-}
-
-impl Handler<CountTasks> for Dispatcher {
-    type Result = ResponseFuture<Result<Vec<(TaskStatus, u64)>>>;
-
-    fn handle(&mut self, _: CountTasks, _: &mut Context<Self>) -> Self::Result {
-        let shards = self.shared.shards.clone();
-        Box::pin(async move {
-            let mut total: Vec<(TaskStatus, u64)> =
-                TaskStatus::ALL.into_iter().map(|status| (status, 0)).collect();
-            for ledger in &shards {
-                let counts =
-                    ask(ledger, |ledger, answer| ledger.link.send(CountRows { answer })).await?;
-                for (status, count) in counts {
-                    for (known, sum) in &mut total {
-                        if *known == status {
-                            *sum += count;
-                        }
-                    }
-                }
-            }
-            Ok(total)
-        })
     }
 }
