@@ -4,21 +4,25 @@
 //! A rebuilt actor finds here what its predecessor had in hand. Locks are taken once per batch and
 //! never held while user code runs or anything is awaited.
 
+mod answer;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use actix::dev::{OneshotSender, ToEnvelope};
+use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
 use tokio::sync::oneshot;
+
+pub(crate) use answer::{Answer, Waiter};
 
 use super::outbox::{Once, Outbox};
 use super::shard::ShardActor;
 use super::worker::Worker;
 use crate::attempt::{Attempt, AttemptEnd, CachedInput};
 use crate::clock::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::record::{ShardId, TaskId};
 use crate::result::TaskResult;
 use crate::store::{DeliveryEnd, Memory, SqliteStore};
@@ -55,88 +59,6 @@ impl<A: Actor> Link<A> {
 impl<A: Actor> fmt::Debug for Link<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Link")
-    }
-}
-
-/// Who waits for the ids of a group of submissions.
-pub(crate) enum Waiter {
-    /// The caller of one `Submit`; nobody, if it was sent without waiting.
-    One(Option<OneshotSender<Result<TaskId>>>),
-    /// The caller of a `SubmitAll`.
-    All(Option<OneshotSender<Result<Vec<TaskId>>>>),
-}
-
-/// The answer that a submission is owed. If it is dropped unanswered, the caller is told what is
-/// true then: nothing was stored, or it isn't known.
-pub(crate) struct Answer {
-    shard: ShardId,
-    waiter: Waiter,
-    /// The ids that a commit of unknown outcome was to store.
-    ids: Vec<TaskId>,
-    given: bool,
-}
-
-impl Answer {
-    pub(crate) fn new(shard: ShardId, waiter: Waiter) -> Self {
-        Answer { shard, waiter, ids: Vec::new(), given: false }
-    }
-
-    pub(crate) fn set_waiter(&mut self, waiter: Waiter) {
-        self.waiter = waiter;
-    }
-
-    /// The commit's outcome is unknown; these are the ids, if it worked.
-    pub(crate) fn expect_ids(&mut self, ids: Vec<TaskId>) {
-        self.ids = ids;
-    }
-
-    pub(crate) fn ids(&self) -> &[TaskId] {
-        &self.ids
-    }
-
-    pub(crate) fn give(mut self, result: Result<Vec<TaskId>>) {
-        self.send(result);
-    }
-
-    fn send(&mut self, result: Result<Vec<TaskId>>) {
-        if std::mem::replace(&mut self.given, true) {
-            return;
-        }
-        match &mut self.waiter {
-            Waiter::One(waiter) => {
-                let unknown = Error::ShardUnavailable { shard: self.shard };
-                let one = result.and_then(|ids| ids.first().copied().ok_or(unknown));
-                match waiter.take() {
-                    Some(waiter) => drop(waiter.send(one)),
-                    None => {
-                        if let Err(error) = one {
-                            tracing::warn!(%error, "a submission that nobody waits for is refused");
-                        }
-                    }
-                }
-            }
-            Waiter::All(waiter) => {
-                if let Some(waiter) = waiter.take() {
-                    drop(waiter.send(result));
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        let error = match self.ids.first() {
-            Some(id) => Error::Unknown { id: *id },
-            None => Error::ShardUnavailable { shard: self.shard },
-        };
-        self.send(Err(error));
-    }
-}
-
-impl fmt::Debug for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Answer(shard {}, given {})", self.shard, self.given)
     }
 }
 
