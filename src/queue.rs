@@ -4,6 +4,7 @@ mod builder;
 mod handle;
 mod shutdown;
 mod stream;
+mod subscription;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,13 +19,13 @@ pub use builder::QueueBuilder;
 pub use handle::TaskHandle;
 pub use shutdown::{ShutdownReport, shutdown_signal};
 pub use stream::SubmitStream;
+pub use subscription::SubscriptionGuard;
 
 use crate::actors::dispatcher::Dispatcher;
 use crate::actors::messages::{
     BackupTo, Cancel, CountTasks, GetTask, ListTasks, Redrive, Submit, SubmitAll, Subscribe,
     TaskPage,
 };
-use crate::actors::subscriptions::SubscriptionId;
 use crate::actors::system::{Running, Shared};
 use crate::error::{Error, Result, StoreError};
 use crate::record::{ShardId, TaskId, TaskRecord, TaskStatus};
@@ -365,33 +366,6 @@ impl fmt::Debug for Queue {
             .field("phase", &self.inner.shared.phase())
             .field("shards", &self.inner.shared.shards.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// A subscription that ends when this is dropped.
-#[must_use = "the subscription ends when its guard is dropped"]
-pub struct SubscriptionGuard {
-    shared: Arc<Shared>,
-    id: SubscriptionId,
-}
-
-impl SubscriptionGuard {
-    /// The subscription's id.
-    #[must_use]
-    pub fn id(&self) -> SubscriptionId {
-        self.id
-    }
-}
-
-impl Drop for SubscriptionGuard {
-    fn drop(&mut self) {
-        self.shared.subscriptions.remove(self.id);
-    }
-}
-
-impl fmt::Debug for SubscriptionGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SubscriptionGuard({:?})", self.id)
     }
 }
 
