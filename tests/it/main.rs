@@ -12,6 +12,7 @@ mod cancelling;
 mod durable;
 mod lifecycle;
 mod python_package;
+mod refusals;
 mod restart;
 mod results;
 mod secrets;
