@@ -63,8 +63,10 @@ impl SqliteStore {
             return Ok(Maintained { purged, again_at: Some(now) });
         }
         let rested = now.saturating_add(self.options.sweep);
+        // what ends from now on expires no sooner
+        let kept = now.saturating_add(self.options.keep_results.min(self.options.keep_dead));
         let sweep = std::mem::take(&mut self.sweep);
-        let again_at = sweep.next.map_or(rested, |next| next.max(rested));
+        let again_at = sweep.next.map_or(kept, |next| next.min(kept)).max(rested);
         Ok(Maintained { purged, again_at: Some(again_at) })
     }
 

@@ -170,6 +170,7 @@ conforms! {
         an_id_that_was_never_given_out_is_refused,
         a_lookup_tells_gone_from_never,
         records_are_removed_when_their_time_is_over_and_dead_ones_later,
+        a_pass_is_followed_by_another_before_what_ends_meanwhile_expires,
         nothing_that_is_under_way_is_ever_removed,
         a_list_is_paged_by_status_and_name_without_gaps,
         a_backup_holds_what_was_committed_and_gives_out_no_id_twice;

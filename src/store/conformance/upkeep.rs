@@ -74,6 +74,20 @@ pub(super) async fn records_are_removed_when_their_time_is_over_and_dead_ones_la
     assert_eq!(left, [vec![well, failed, unheard], kept_longer.clone(), kept_longer, vec![]]);
 }
 
+/// A pass that saw only records which are kept long used to put off those that ended after it.
+pub(super) async fn a_pass_is_followed_by_another_before_what_ends_meanwhile_expires<F: Factory>(
+    factory: F,
+) {
+    let mut world = World::new(factory);
+    let failed = world.submit_one(task(MAIL)).await;
+    world.run(failed, fatal()).await;
+    let now = world.now;
+    let again_at = world.store().maintain(now).await.unwrap().again_at;
+    let keep_results = options().keep_results;
+    assert!(keep_results < options().keep_dead);
+    assert!(again_at.is_some_and(|at| at <= now.saturating_add(keep_results)), "{again_at:?}");
+}
+
 pub(super) async fn nothing_that_is_under_way_is_ever_removed<F: Factory>(factory: F) {
     let mut world = World::new(factory);
     let callbacking = world.submit_one(with_callbacks(1)).await;
