@@ -136,10 +136,12 @@ impl Queue {
             submissions.into_iter().map(|submission| submission.submit).collect();
         let limit = self.inner.shared.settings.limits.bulk;
         if tasks.len() <= limit {
+            // all at once: several callers that each held a part would wait for each other
+            let admission = self.inner.shared.admission.clone();
+            let permits = admission.acquire_many_owned(tasks.len() as u32).await;
+            let mut permits = permits.map_err(|_| Error::ShuttingDown)?;
             for task in &mut tasks {
-                let admission = self.inner.shared.admission.clone();
-                let permit = admission.acquire_owned().await;
-                task.permit = Some(permit.map_err(|_| Error::ShuttingDown)?);
+                task.permit = permits.split(1);
             }
         }
         let ids = self.inner.dispatcher.send(SubmitAll::new(tasks)).await??;

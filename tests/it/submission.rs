@@ -117,6 +117,26 @@ async fn a_bulk_submission_over_the_limit_is_refused_whole() {
     end(queue).await;
 }
 
+/// Each used to hold a part of the permits while it waited for the rest.
+#[actix::test]
+async fn bulk_submissions_at_the_same_time_do_not_wait_for_each_other_for_ever() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.limits.pending_submissions = 1_000;
+    settings.limits.bulk = 1_000;
+    let queue = start(world.builder_with(settings)).await;
+    let bulks: Vec<_> = (0..8)
+        .map(|_| {
+            let queue = queue.clone();
+            actix::spawn(async move { queue.submit_all((0..900).map(double::task)).await })
+        })
+        .collect();
+    for bulk in bulks {
+        assert_eq!(in_time(bulk).await.unwrap().unwrap().len(), 900);
+    }
+    end(queue).await;
+}
+
 #[actix::test]
 async fn one_bad_item_refuses_a_bulk_submission_whole() {
     let world = World::new();
