@@ -10,7 +10,7 @@ use actix::{Actor, Context, Handler};
 
 use super::feeder::{Deliveries, Ticket};
 use super::ledger::DeliverItem;
-use super::messages::Deliver;
+use super::messages::{Deliver, Discard};
 use super::subscriptions::Snapshot;
 use crate::record::DeadReason;
 use crate::submission::Target;
@@ -87,5 +87,15 @@ impl Handler<Deliver> for CallbackActor {
         }
         self.deliveries.await_sent();
         self.deliveries.report();
+    }
+}
+
+impl Handler<Discard> for CallbackActor {
+    type Result = ();
+
+    fn handle(&mut self, Discard(value): Discard, _: &mut Context<Self>) {
+        if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
+            tracing::error!("a value that was kept for a task panicked when it was dropped");
+        }
     }
 }

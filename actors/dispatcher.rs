@@ -17,9 +17,10 @@ use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture};
 use tokio::sync::oneshot;
 
-use super::ledger::{Answer, ShardLedger, ShardState, Waiter};
+use super::incoming::Incoming;
+use super::ledger::{ShardLedger, ShardState, Waiter};
 use super::messages::{
-    Cancel, CancelRow, Group, Insert, Pending, Redrive, RedriveRow, Submit, SubmitAll, Subscribe,
+    Answered, Cancel, CancelRow, Insert, Redrive, RedriveRow, Submit, SubmitAll, Subscribe,
     Unsubscribe, Wake,
 };
 use super::subscriptions::SubscriptionId;
@@ -60,21 +61,21 @@ impl std::fmt::Debug for Dispatcher {
 
 /// What waits for the end of the mailbox's drain, per shard.
 struct Outgoing {
-    groups: Vec<Vec<Group>>,
+    incoming: Vec<Incoming>,
     last: usize,
     armed: bool,
 }
 
 impl Outgoing {
-    fn new(shards: usize) -> Self {
-        let groups = (0..shards).map(|_| Vec::new()).collect();
-        Outgoing { groups, last: 0, armed: false }
+    fn new(shared: &Shared) -> Self {
+        let incoming = shared.shards.iter().map(|ledger| Incoming::new(ledger.clone()));
+        Outgoing { incoming: incoming.collect(), last: 0, armed: false }
     }
 }
 
 impl Dispatcher {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let outgoing = Rc::new(RefCell::new(Outgoing::new(shared.shards.len())));
+        let outgoing = Rc::new(RefCell::new(Outgoing::new(&shared)));
         Dispatcher { shared, outgoing }
     }
 
@@ -102,18 +103,18 @@ impl Dispatcher {
     }
 
     /// The shard for a submission: the one that its id names, or the least loaded.
-    fn route(&self, wanted: Option<ShardId>) -> Result<usize> {
+    fn route(&self, wanted: Option<TaskId>) -> Result<usize> {
         let mut outgoing = self.outgoing.borrow_mut();
-        if let Some(shard) = wanted {
+        if let Some(id) = wanted {
+            let shard = id.shard();
             let ledger = self.shared.shard(shard);
-            let ledger = ledger.ok_or(Error::ShardUnavailable { shard })?;
+            let ledger = ledger.ok_or(Error::NotFound { id })?;
             return usable(ledger).map(|()| shard.index());
         }
         // a shard that is being rebuilt will be back in a moment: better than a refusal
+        let shards = &self.shared.shards;
         let chosen = [ShardState::Open, ShardState::Opening].into_iter().find_map(|state| {
-            let shards = self.shared.shards.iter();
-            let loads: Vec<ShardLoad> = shards.map(|ledger| load(ledger, state)).collect();
-            routing::choose(&loads, outgoing.last)
+            routing::choose(shards.len(), outgoing.last, |index| load(&shards[index], state))
         });
         let index = chosen.ok_or(Error::ShardUnavailable { shard: ShardId(0) })?;
         outgoing.last = index;
@@ -121,21 +122,8 @@ impl Dispatcher {
     }
 
     /// Puts checked tasks where their shard's next batch is made up.
-    fn enqueue(&self, index: usize, accepted: Vec<Accepted>, waiter: Waiter) {
-        let ledger = &self.shared.shards[index];
-        ledger.incoming.fetch_add(accepted.len(), Ordering::AcqRel);
-        let pending = accepted
-            .into_iter()
-            .map(|accepted| Pending {
-                task: accepted.task,
-                delay: accepted.delay,
-                cached: accepted.cached,
-                targets: accepted.targets,
-                permit: accepted.permit,
-            })
-            .collect();
-        let answer = Answer::new(ledger.id, waiter);
-        self.outgoing.borrow_mut().groups[index].push(Group { pending, answer });
+    fn enqueue(&self, index: usize, accepted: impl IntoIterator<Item = Accepted>, waiter: Waiter) {
+        self.outgoing.borrow_mut().incoming[index].push(accepted, waiter);
     }
 
     fn arm(&self, context: &mut Context<Self>) {
@@ -150,17 +138,16 @@ impl Dispatcher {
         let mut outgoing = self.outgoing.borrow_mut();
         outgoing.armed = false;
         let mut waits = false;
-        for (index, groups) in outgoing.groups.iter_mut().enumerate() {
-            let ledger = &self.shared.shards[index];
-            if groups.is_empty() {
+        for (incoming, ledger) in outgoing.incoming.iter_mut().zip(&self.shared.shards) {
+            if incoming.is_empty() {
                 continue;
             }
             if ledger.state() == ShardState::Opening {
                 waits = true;
                 continue;
             }
-            let groups = std::mem::take(groups);
-            ledger.link.send(Insert { groups });
+            let incoming = std::mem::replace(incoming, Incoming::new(ledger.clone()));
+            ledger.link.send(Insert(incoming));
         }
         waits
     }
@@ -172,7 +159,7 @@ impl Dispatcher {
             Ok(result) => result,
             Err(_) => {
                 tracing::error!("the dispatcher panicked; its state is made anew");
-                self.outgoing = Rc::new(RefCell::new(Outgoing::new(self.shared.shards.len())));
+                self.outgoing = Rc::new(RefCell::new(Outgoing::new(&self.shared)));
                 Err(Error::ShardUnavailable { shard: ShardId(0) })
             }
         }
@@ -247,9 +234,7 @@ impl MessageResponse<Dispatcher, Submit> for Submitted {
     fn handle(self, _: &mut Context<Dispatcher>, sender: Option<OneshotSender<Result<TaskId>>>) {
         match (self.0, sender) {
             (Reply::Accepted { outgoing, index }, sender) => {
-                if let Some(group) = outgoing.borrow_mut().groups[index].last_mut() {
-                    group.answer.set_waiter(Waiter::One(sender));
-                }
+                outgoing.borrow_mut().incoming[index].set_last_waiter(Waiter::One(sender));
             }
             (Reply::Refused(error), Some(sender)) => drop(sender.send(Err(error))),
             (Reply::Refused(error), None) => {
@@ -263,14 +248,14 @@ impl Handler<Submit> for Dispatcher {
     type Result = Submitted;
 
     fn handle(&mut self, submit: Submit, context: &mut Context<Self>) -> Submitted {
-        if self.outgoing.borrow().groups.iter().any(|groups| groups.len() >= FLUSH_AT) {
+        if self.outgoing.borrow().incoming.iter().any(|incoming| incoming.len() >= FLUSH_AT) {
             self.send_on();
         }
         let accepted = self.guarded(|dispatcher| {
-            let wanted = submit.shard();
+            let wanted = submit.id;
             let accepted = dispatcher.accept(submit)?;
             let index = dispatcher.route(wanted)?;
-            dispatcher.enqueue(index, vec![accepted], Waiter::One(None));
+            dispatcher.enqueue(index, [accepted], Waiter::One(None));
             Ok(index)
         });
         match accepted {
@@ -297,12 +282,13 @@ impl Handler<SubmitAll> for Dispatcher {
                     allowed: "at most limits.bulk tasks at once",
                 });
             }
-            let mut shards = message.tasks.iter().filter_map(Submit::shard);
-            let wanted = shards.next();
-            if let Some(other) = shards.find(|shard| Some(*shard) != wanted) {
+            let mut ids = message.tasks.iter().filter_map(|submit| submit.id);
+            let wanted = ids.next();
+            let shard = wanted.map(TaskId::shard);
+            if let Some(other) = ids.find(|id| Some(id.shard()) != shard) {
                 return Err(Error::InvalidOption {
                     option: "with_id",
-                    given: format!("an id of shard {other} beside one of another shard"),
+                    given: format!("{other} beside the id of another shard"),
                     allowed: "ids of one shard in one submission",
                 });
             }
@@ -321,6 +307,15 @@ impl Handler<SubmitAll> for Dispatcher {
         }
         // an empty submission has dropped its sender: nothing to wait for
         Box::pin(async move { answered.await.unwrap_or(Ok(Vec::new())) })
+    }
+}
+
+impl Handler<Answered> for Dispatcher {
+    type Result = ();
+
+    /// Here, because waking many callers takes longer than storing their tasks.
+    fn handle(&mut self, Answered { incoming, submitted }: Answered, _: &mut Context<Self>) {
+        incoming.answer(&submitted);
     }
 }
 

@@ -52,6 +52,7 @@ pub(super) async fn drain(shared: &Arc<Shared>, deadline: Duration) -> ShutdownR
         }
     }
     shared.enter(Phase::Ended);
+    shared.dispatcher.set(None);
     for ledger in &shared.shards {
         ledger.link.set(None);
         ledger.watchers().clear();

@@ -133,10 +133,12 @@ pub(crate) struct ShardLedger {
     flushing: AtomicUsize,
     /// Rows that are ready, as far as is known: what routing goes by.
     pub(crate) ready: AtomicUsize,
-    /// Submissions that are on their way to it.
+    /// Submissions that are on their way to it or not answered yet.
     pub(crate) incoming: AtomicUsize,
     /// Rows written since its file was opened.
     pub(crate) row_writes: AtomicU64,
+    /// Steps of maintenance since the queue began.
+    pub(crate) sweeps: AtomicU64,
 }
 
 type Watchers = BySequence<Vec<oneshot::Sender<Result<TaskResult>>>>;
@@ -198,6 +200,7 @@ impl ShardLedger {
             ready: AtomicUsize::new(0),
             incoming: AtomicUsize::new(0),
             row_writes: AtomicU64::new(0),
+            sweeps: AtomicU64::new(0),
         })
     }
 
@@ -258,6 +261,7 @@ impl ShardLedger {
     /// Whether nothing of the shard is under way in this process.
     pub(crate) fn is_quiet(&self) -> bool {
         self.flushing.load(Ordering::SeqCst) == 0
+            && self.incoming.load(Ordering::SeqCst) == 0
             && self.attempts().is_empty()
             && self.finishes.is_empty()
             && self.delivered.is_empty()

@@ -3,21 +3,21 @@
 //! Public ones are for callers of the [`Dispatcher`](super::Dispatcher); the others travel between
 //! the actors, in batches.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use actix::{Message, Recipient};
 use tokio::sync::oneshot;
 
-use super::ledger::{Answer, DeliverBatch, DeliveredBatch, FinishBatch, RunBatch};
+use super::incoming::Incoming;
+use super::ledger::{DeliverBatch, DeliveredBatch, FinishBatch, RunBatch};
 use super::outbox::{Once, Parcel};
 use super::subscriptions::SubscriptionId;
-use crate::attempt::CachedInput;
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::record::{TaskId, TaskRecord, TaskStatus};
 use crate::result::TaskResult;
-use crate::store::{CancelOutcome, ListFilter, ListPage, NewTask, RedriveOutcome};
+use crate::store::{CancelOutcome, ListFilter, ListPage, RedriveOutcome};
 pub use crate::submission::Submit;
-use crate::submission::Target;
 use crate::task::Task;
 
 /// Caller -> Dispatcher: store all of these tasks in one shard, or none. Reply: their ids, in
@@ -124,30 +124,17 @@ pub struct TaskPage {
 #[rtype(result = "Result<Vec<(TaskStatus, u64)>>")]
 pub struct CountTasks;
 
-/// A task on its way into a shard, with what stays in memory beside its row.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    pub(crate) task: NewTask,
-    /// How long after it is stored the task may start at the earliest.
-    pub(crate) delay: Option<std::time::Duration>,
-    pub(crate) cached: Option<Arc<dyn CachedInput>>,
-    pub(crate) targets: Vec<Target>,
-    #[expect(dead_code, reason = "given back when the task is answered")]
-    pub(crate) permit: Option<tokio::sync::OwnedSemaphorePermit>,
-}
-
-/// Submissions that are stored in one transaction, and who waits for their ids.
-#[derive(Debug)]
-pub(crate) struct Group {
-    pub(crate) pending: Vec<Pending>,
-    pub(crate) answer: Answer,
-}
-
 /// Dispatcher -> ShardActor: store these.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Insert {
-    pub(crate) groups: Vec<Group>,
+pub(crate) struct Insert(pub(crate) Incoming);
+
+/// ShardActor -> Dispatcher: these are stored or refused, durably; tell those who wait.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Answered {
+    pub(crate) incoming: Incoming,
+    pub(crate) submitted: Vec<Result<TaskId, StoreError>>,
 }
 
 /// ShardActor -> Worker: run these; their claims are committed.
@@ -164,6 +151,11 @@ pub(crate) struct Finish(pub(crate) Parcel<FinishBatch>);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Deliver(pub(crate) Parcel<Once<DeliverBatch>>);
+
+/// To the CallbackActor: drop this. It is the user's, and so is the code that its `Drop` runs.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Discard(pub(crate) Box<dyn Any + Send>);
 
 /// CallbackActor -> ShardActor: these deliveries are over.
 #[derive(Debug, Message)]
@@ -206,6 +198,11 @@ pub(crate) struct Watch {
     pub(crate) id: TaskId,
     pub(crate) answer: oneshot::Sender<Result<TaskResult>>,
 }
+
+/// To a rebuilt ShardActor: see whether this task has ended without those who wait being told.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Recheck(pub(crate) TaskId);
 
 /// Dispatcher -> ShardActor: read a page.
 #[derive(Debug, Message)]

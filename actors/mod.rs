@@ -18,6 +18,7 @@ pub(crate) mod callback;
 pub(crate) mod dispatcher;
 pub(crate) mod ending;
 pub(crate) mod feeder;
+pub(crate) mod incoming;
 pub(crate) mod ledger;
 pub(crate) mod messages;
 pub(crate) mod outbox;

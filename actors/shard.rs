@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 
+use super::incoming::Incoming;
 use super::ledger::{DeliveredBatch, Done, FinishBatch, ShardLedger};
-use super::messages::{CancelRow, Delivered, Finish, Group, Insert, RedriveRow, Wake};
+use super::messages::{CancelRow, Delivered, Finish, Insert, RedriveRow, Wake};
 use super::outbox::Parcel;
 use super::supervision::ChildEnd;
 use super::system::Shared;
@@ -31,6 +32,9 @@ pub(crate) use supervised::{ShardChild, open};
 /// The longest that a shard sleeps while something waits for its time: so that a suspend or a step
 /// of the clock is noticed.
 const NAP_MAX: Duration = Duration::from_secs(60);
+
+/// How often a shard that has always something to do takes a step of maintenance.
+const MAINTAIN_EVERY: Duration = Duration::from_millis(50);
 
 /// A batch of this many items is large enough not to wait for more, and one waits for no fewer than
 /// this many that are under way.
@@ -50,38 +54,50 @@ pub(crate) struct ShardActor<S: ShardStore> {
     inbox: Inbox,
     /// Whether a flush is on its way.
     armed: bool,
-    /// After a refused batch: ends only, until one is stored.
+    /// After a refused batch: ends only, until some are stored.
     ends_only: bool,
-    /// When the last flush was over.
+    /// Submissions that waited for ends to be stored alone are refused the second time.
+    second_try: bool,
+    /// When the last flush began.
     flushed: tokio::time::Instant,
     /// Since when a flush lets others run first.
     gathering: Option<tokio::time::Instant>,
     timer: Option<SpawnHandle>,
+    /// In the time of `confirmed_now`.
     maintain_at: Timestamp,
+    /// When a step of maintenance began last.
+    maintained: tokio::time::Instant,
     started: tokio::time::Instant,
     started_at: Timestamp,
     end: Rc<Cell<ChildEnd>>,
 }
 
 /// What waits for the next transaction.
-#[derive(Default)]
 struct Inbox {
-    groups: Vec<Group>,
-    submissions: usize,
+    incoming: Incoming,
     finishes: Vec<Parcel<FinishBatch>>,
-    /// Attempts that ended before they reached a worker.
-    stillborn: Vec<Done>,
     delivered: Vec<Parcel<DeliveredBatch>>,
     cancels: Vec<CancelRow>,
     redrives: Vec<RedriveRow>,
 }
 
 impl Inbox {
+    fn new(ledger: &Arc<ShardLedger>) -> Self {
+        let (finishes, delivered, cancels, redrives) = Default::default();
+        let incoming = Incoming::new(ledger.clone());
+        Inbox { incoming, finishes, delivered, cancels, redrives }
+    }
+
+    /// The attempts that are over, in the order in which their ends are settled.
+    fn done(&self) -> impl Iterator<Item = &Done> {
+        self.finishes.iter().flat_map(|parcel| &parcel.body().done)
+    }
+
     /// How many rows wait to be written.
     fn items(&self) -> usize {
         let finishes = self.finishes.iter().map(|parcel| parcel.body().done.len());
         let delivered = self.delivered.iter().map(|parcel| parcel.body().ends.len());
-        self.submissions + finishes.sum::<usize>() + delivered.sum::<usize>()
+        self.incoming.len() + finishes.chain(delivered).sum::<usize>()
     }
 }
 
@@ -95,15 +111,17 @@ impl<S: ShardStore> ShardActor<S> {
         let now = shared.clock.now();
         ShardActor {
             store: Some(store),
+            inbox: Inbox::new(&ledger),
             ledger,
             shared,
-            inbox: Inbox::default(),
             armed: false,
             ends_only: false,
+            second_try: false,
             flushed: tokio::time::Instant::now(),
             gathering: None,
             timer: None,
             maintain_at: now,
+            maintained: tokio::time::Instant::now(),
             started: tokio::time::Instant::now(),
             started_at: now,
             end,
@@ -117,7 +135,7 @@ impl<S: ShardStore> ShardActor<S> {
     /// it (`notify`, timers) doesn't: it also runs between a handler and the future that the
     /// handler has the actor wait for, and a stream of reads would put it off for ever.
     fn arm(&mut self, context: &mut Context<Self>) {
-        if self.inbox.submissions >= self.shared.settings.limits.batch {
+        if self.inbox.incoming.len() >= self.shared.settings.limits.batch {
             self.flush(context);
         } else if !self.armed {
             self.armed = true;
@@ -175,9 +193,8 @@ impl<S: ShardStore> ShardActor<S> {
             context.cancel_future(timer);
         }
         let Some(store) = &self.store else { return };
-        let next =
-            store.outlook().next_due.map_or(self.maintain_at, |due| due.min(self.maintain_at));
-        let nap = next.since(self.shared.clock.now()).clamp(Duration::from_millis(1), NAP_MAX);
+        let due = store.outlook().next_due.map(|due| due.since(self.shared.clock.now()));
+        let nap = nap(due, self.maintain_at.since(self.confirmed_now()));
         let wake = |actor: &mut Self, context: &mut Context<Self>| {
             actor.timer = None;
             context.address().do_send(Wake);
@@ -191,9 +208,15 @@ impl<S: ShardStore> ShardActor<S> {
         self.shared.clock.now().min(self.started_at.saturating_add(self.started.elapsed()))
     }
 
+    fn is_maintenance_due(&self) -> bool {
+        self.confirmed_now() >= self.maintain_at
+    }
+
     /// Lets the store remove what has been kept long enough.
     fn maintain(&mut self, context: &mut Context<Self>) {
         self.shared.restore_ballast();
+        self.maintained = tokio::time::Instant::now();
+        self.ledger.sweeps.fetch_add(1, Ordering::Relaxed);
         let now = self.confirmed_now();
         self.with_store(
             context,
@@ -216,6 +239,12 @@ impl<S: ShardStore> ShardActor<S> {
     }
 }
 
+/// How long a shard sleeps: until a row is due or maintenance is, which go by different clocks.
+fn nap(due_in: Option<Duration>, maintenance_in: Duration) -> Duration {
+    let next = due_in.map_or(maintenance_in, |due_in| due_in.min(maintenance_in));
+    next.clamp(Duration::from_millis(1), NAP_MAX)
+}
+
 impl<S: ShardStore> Actor for ShardActor<S> {
     type Context = Context<Self>;
 
@@ -227,10 +256,8 @@ impl<S: ShardStore> Actor for ShardActor<S> {
 impl<S: ShardStore> Handler<Insert> for ShardActor<S> {
     type Result = ();
 
-    fn handle(&mut self, Insert { groups }: Insert, context: &mut Context<Self>) {
-        let tasks: usize = groups.iter().map(|group| group.pending.len()).sum();
-        self.inbox.submissions += tasks;
-        self.inbox.groups.extend(groups);
+    fn handle(&mut self, Insert(incoming): Insert, context: &mut Context<Self>) {
+        self.inbox.incoming.append(incoming);
         self.arm(context);
     }
 }
@@ -266,7 +293,6 @@ impl<S: ShardStore> Handler<Wake> for ShardActor<S> {
         self.armed = false;
         self.gathering = None;
         self.flush(context);
-        self.flushed = tokio::time::Instant::now();
     }
 }
 

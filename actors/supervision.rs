@@ -46,10 +46,10 @@ pub(crate) trait Child {
         ChildEnd::Stopped
     }
 
-    /// An actor has ended; unless it was told to, a new one will be built.
+    /// An actor has ended, or none could be built; unless it was told to end, a new one will be.
     fn ended(&mut self, _end: ChildEnd) {}
 
-    /// The budget is spent (`true`), or a probe has lived long enough (`false`).
+    /// Whether the budget is spent, and no probe could be built since.
     fn quarantine(&mut self, _on: bool) {}
 }
 
@@ -61,9 +61,12 @@ pub(crate) async fn supervise<C: Child>(
 ) {
     let link = || (*link).as_ref();
     let mut panics = Panics::new(&budget);
+    let mut quarantined = false;
     loop {
         let ended = run_once(&mut child, link()).await;
         link().set(None);
+        // what was built ended a quarantine
+        quarantined &= ended.is_err();
         child.ended(*ended.as_ref().unwrap_or(&ChildEnd::Faulted));
         match ended {
             Ok(ChildEnd::Stopped) => return,
@@ -76,11 +79,13 @@ pub(crate) async fn supervise<C: Child>(
             }
             Err(error) => {
                 tracing::error!(actor = child.name(), %error, "an actor cannot be built");
+                panics.count();
             }
         }
-        if panics.over_budget() {
-            tracing::error!(actor = child.name(), "an actor panics too often; quarantined");
-            child.quarantine(true);
+        quarantined |= panics.over_budget();
+        child.quarantine(quarantined);
+        if quarantined {
+            tracing::error!(actor = child.name(), "an actor fails too often; quarantined");
             tokio::time::sleep(budget.probe).await;
         } else {
             tokio::time::sleep(panics.pause()).await;

@@ -136,6 +136,7 @@ async fn boot(shared: &Arc<Shared>, arbiters: &mut Vec<Arbiter>) -> Started {
         });
     }
     let dispatcher = Dispatcher::new(shared.clone()).start();
+    shared.dispatcher.set(Some(dispatcher.clone()));
     shared.enter(Phase::Running);
     shared.wake(shared.shards.iter().map(|ledger| ledger.id).collect());
     Ok((dispatcher, recovered))

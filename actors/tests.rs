@@ -5,15 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::callback::CallbackActor;
 use super::ledger::ShardState;
+use super::messages::Wake;
 use super::shard::ShardActor;
 use super::system::Shared;
 use super::worker::Worker;
 
+use crate::clock::{Clock, Timestamp};
 use crate::prelude::*;
 use crate::record::ShardId;
 use crate::store::ShardStore;
@@ -53,6 +55,12 @@ struct Gate {
     open: Semaphore,
 }
 
+impl Gate {
+    fn new() -> Arc<Self> {
+        Arc::new(Gate { runs: AtomicUsize::new(0), open: Semaphore::new(0) })
+    }
+}
+
 #[task(name = "gated")]
 async fn gated(number: u64, gate: Data<Arc<Gate>>) -> Result<u64, std::io::Error> {
     gate.runs.fetch_add(1, Ordering::SeqCst);
@@ -83,7 +91,7 @@ struct World {
 impl World {
     async fn new(shards: usize, adjust: impl FnOnce(&mut Settings)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let gate = Arc::new(Gate { runs: AtomicUsize::new(0), open: Semaphore::new(0) });
+        let gate = Gate::new();
         let mut settings = Settings::default();
         settings.storage.dir = dir.path().join("queue");
         settings.shards.count = shards;
@@ -216,4 +224,121 @@ async fn submissions_sent_while_a_shard_is_rebuilt_are_stored_or_refused_and_nev
         let ended = timeout(Duration::from_secs(30), handle.into_future()).await;
         ended.expect("an acknowledged task ends").unwrap();
     }
+    world.until("none is counted as on its way", |world| incoming(world) == 0).await;
+}
+
+fn incoming(world: &World) -> usize {
+    world.shared().shards[0].incoming.load(Ordering::SeqCst)
+}
+
+/// What was lost on its way to a shard used to count in its load for ever.
+#[actix::test]
+async fn submissions_that_die_with_their_shard_are_not_counted_any_more() {
+    let world = World::new(1, |_| {}).await;
+    let link = &world.shared().shards[0].link;
+    let dispatcher = world.queue.dispatcher();
+    let mut sent = Vec::new();
+    for _ in 0..3 {
+        link.send(Fall);
+        sent.extend((0..100).map(|number| dispatcher.send(Submit::new(gated::task(number)))));
+        link.send(Fall);
+        tokio::task::yield_now().await;
+    }
+    for answer in sent {
+        // stored or refused, but answered
+        let _ = timeout(Duration::from_secs(30), answer).await.expect("an answer").unwrap();
+    }
+    world.until("none is counted", |world| incoming(world) == 0).await;
+}
+
+/// Its handle used to hang: the end was stored, and then found to be stale.
+#[actix::test]
+async fn who_waits_for_an_end_that_a_fallen_shard_had_stored_is_told_by_the_next_one() {
+    let world = World::new(1, |_| {}).await;
+    world.gate.open.add_permits(1);
+    let handle = world.submit(1).await.remove(0);
+    let id = handle.id();
+    handle.into_future().await.unwrap();
+    let shard = &world.shared().shards[0];
+    let (answer, answered) = oneshot::channel();
+    shard.watchers().entry(id.sequence()).or_default().push(answer);
+    shard.link.send(Fall);
+    let told = timeout(Duration::from_secs(30), answered).await.expect("it is told").unwrap();
+    assert_eq!(told.unwrap().id(), id);
+}
+
+#[actix::test]
+async fn a_shard_whose_file_cannot_be_opened_again_is_quarantined_until_it_can() {
+    let world = World::new(1, |settings| {
+        settings.supervision.restarts = 2;
+        settings.supervision.backoff_min = Duration::from_millis(1);
+        settings.supervision.probe = Duration::from_millis(50);
+    })
+    .await;
+    let shard = world.shared().shards[0].clone();
+    let file = world.shared().settings.storage.dir.join("shard-000.db");
+    let aside = file.with_extension("aside");
+    std::fs::rename(&file, &aside).unwrap();
+    shard.link.send(Fall);
+    world.until("a quarantine", |_| shard.state() == ShardState::Quarantined).await;
+    let refused = world.queue.submit(gated::task(1)).await;
+    assert!(matches!(refused, Err(Error::ShardUnavailable { .. })), "{refused:?}");
+    std::fs::rename(&aside, &file).unwrap();
+    world.until("a probe", |_| shard.state() == ShardState::Open).await;
+    world.gate.open.add_permits(1);
+    let handles = world.submit(1).await;
+    world.all_end(handles).await;
+}
+
+/// Panics when it is dropped, and says so before.
+struct Grenade(Arc<AtomicUsize>);
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        panic!("a test's value panics in its drop");
+    }
+}
+
+#[actix::test]
+async fn a_closure_that_panics_when_it_is_dropped_unused_harms_no_actor() {
+    let world = World::new(1, |_| {}).await;
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let grenade = Grenade(dropped.clone());
+    let never = TaskId::new(ShardId(0), 1_000_000);
+    let hold = move |_: TaskResult| std::mem::forget(grenade);
+    let refused = world.queue.submit(gated::task(1).with_id(never).on_result(hold)).await;
+    assert!(matches!(refused, Err(Error::NotFound { .. })), "{refused:?}");
+    world.until("the drop", |_| dropped.load(Ordering::SeqCst) == 1).await;
+    world.gate.open.add_permits(1);
+    let handles = world.submit(1).await;
+    world.all_end(handles).await;
+}
+
+/// A clock that jumped ahead used to have the shard look for expired records a thousand times a
+/// second, until the process had been up for as long as the jump.
+#[actix::test]
+async fn an_idle_shard_stays_idle_after_the_clock_jumped_ahead() {
+    let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
+    let dir = tempfile::tempdir().unwrap();
+    let builder = Queue::builder().dir(dir.path().join("queue")).clock(clock.clone());
+    let queue = builder.register::<gated::Task>().data(Gate::new()).start();
+    let queue = queue.await.unwrap();
+    let shard = &queue.shared().shards[0];
+    let sweeps = || shard.sweeps.load(Ordering::SeqCst);
+    let told = |count| async move {
+        while sweeps() < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(30), told(1)).await.expect("the sweep of a start");
+    clock.advance(Duration::from_secs(365 * 24 * 3_600));
+    let before = sweeps();
+    for _ in 0..100 {
+        shard.link.send(Wake);
+        // answered behind the wake, so the shard has had its look
+        queue.counts().await.unwrap();
+    }
+    assert_eq!(sweeps(), before, "no record has been kept for longer than before");
+    queue.shutdown(Duration::from_secs(30)).await.unwrap();
 }

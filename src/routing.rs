@@ -13,17 +13,23 @@ pub(crate) struct ShardLoad {
 
 /// The open shard with the fewest waiting tasks; the first after `last` among equals, so that an
 /// idle queue spreads its tasks.
-pub(crate) fn choose(shards: &[ShardLoad], last: usize) -> Option<usize> {
-    let count = shards.len();
-    (1..=count)
-        .map(|step| (last + step) % count)
-        .filter(|index| shards[*index].open)
-        .min_by_key(|index| shards[*index].waiting)
+pub(crate) fn choose(
+    shards: usize,
+    last: usize,
+    load: impl Fn(usize) -> ShardLoad,
+) -> Option<usize> {
+    let in_turn = (1..=shards).map(|step| (last + step) % shards);
+    let open = in_turn.map(|index| (index, load(index))).filter(|(_, load)| load.open);
+    open.min_by_key(|(_, load)| load.waiting).map(|(index, _)| index)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn choose(shards: &[ShardLoad], last: usize) -> Option<usize> {
+        super::choose(shards.len(), last, |index| shards[index])
+    }
 
     fn load(waiting: usize) -> ShardLoad {
         ShardLoad { open: true, waiting }

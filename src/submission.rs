@@ -72,7 +72,7 @@ enum Arguments {
 pub struct Submit {
     name: Arc<str>,
     arguments: Arguments,
-    id: Option<TaskId>,
+    pub(crate) id: Option<TaskId>,
     priority: Option<i16>,
     start: Start,
     overrides: Overrides,
@@ -216,11 +216,6 @@ impl Submit {
     pub fn with_id(mut self, id: TaskId) -> Self {
         self.id = Some(id);
         self
-    }
-
-    /// The shard that this submission must go to, if it says so.
-    pub(crate) fn shard(&self) -> Option<crate::record::ShardId> {
-        self.id.map(TaskId::shard)
     }
 
     /// Checks everything that can be checked before something is written.

@@ -20,71 +20,98 @@ pub(crate) enum Waiter {
 pub(crate) struct Answer {
     shard: ShardId,
     waiter: Waiter,
-    /// The ids that a commit of unknown outcome was to store.
-    ids: Vec<TaskId>,
-    given: bool,
+    ids: Ids,
+}
+
+/// The ids that a commit is to store. One submission costs no allocation for its one.
+enum Ids {
+    None,
+    One(TaskId),
+    Many(Vec<TaskId>),
 }
 
 impl Answer {
     pub(crate) fn new(shard: ShardId, waiter: Waiter) -> Self {
-        Answer { shard, waiter, ids: Vec::new(), given: false }
+        Answer { shard, waiter, ids: Ids::None }
     }
 
     pub(crate) fn set_waiter(&mut self, waiter: Waiter) {
         self.waiter = waiter;
     }
 
-    /// The commit's outcome is unknown; these are the ids, if it worked.
-    pub(crate) fn expect_ids(&mut self, ids: Vec<TaskId>) {
-        self.ids = ids;
+    /// A commit is about to store these.
+    pub(crate) fn expect(&mut self, mut ids: impl Iterator<Item = TaskId>) {
+        self.ids = match self.waiter {
+            Waiter::One(_) => ids.next().map_or(Ids::None, Ids::One),
+            Waiter::All(_) => Ids::Many(ids.collect()),
+        };
+    }
+
+    /// No commit stored anything.
+    pub(crate) fn expect_none(&mut self) {
+        self.ids = Ids::None;
     }
 
     pub(crate) fn ids(&self) -> &[TaskId] {
-        &self.ids
-    }
-
-    pub(crate) fn give(mut self, result: Result<Vec<TaskId>>) {
-        self.send(result);
-    }
-
-    fn send(&mut self, result: Result<Vec<TaskId>>) {
-        if std::mem::replace(&mut self.given, true) {
-            return;
+        match &self.ids {
+            Ids::None => &[],
+            Ids::One(id) => std::slice::from_ref(id),
+            Ids::Many(ids) => ids,
         }
-        match &mut self.waiter {
-            Waiter::One(waiter) => {
-                let unknown = Error::ShardUnavailable { shard: self.shard };
-                let one = result.and_then(|ids| ids.first().copied().ok_or(unknown));
-                match waiter.take() {
-                    Some(waiter) => drop(waiter.send(one)),
-                    None => {
-                        if let Err(error) = one {
-                            tracing::warn!(%error, "a submission that nobody waits for is refused");
-                        }
-                    }
-                }
-            }
-            Waiter::All(waiter) => {
+    }
+
+    /// The ids that were expected are stored.
+    pub(crate) fn stored(mut self) {
+        let unknown = Error::ShardUnavailable { shard: self.shard };
+        match (&mut self.waiter, std::mem::replace(&mut self.ids, Ids::None)) {
+            (Waiter::One(waiter), ids) => {
+                let one = match ids {
+                    Ids::One(id) => Ok(id),
+                    Ids::None | Ids::Many(_) => Err(unknown),
+                };
                 if let Some(waiter) = waiter.take() {
-                    drop(waiter.send(result));
+                    drop(waiter.send(one));
                 }
             }
+            (Waiter::All(waiter), ids) => {
+                let ids = if let Ids::Many(ids) = ids { ids } else { Vec::new() };
+                if let Some(waiter) = waiter.take() {
+                    drop(waiter.send(Ok(ids)));
+                }
+            }
+        }
+        self.waiter = Waiter::All(None);
+    }
+
+    /// Nothing is stored.
+    pub(crate) fn refuse(mut self, error: Error) {
+        self.tell(error);
+    }
+
+    fn tell(&mut self, error: Error) {
+        match std::mem::replace(&mut self.waiter, Waiter::All(None)) {
+            Waiter::One(Some(waiter)) => drop(waiter.send(Err(error))),
+            Waiter::One(None) => {
+                tracing::warn!(%error, "a submission that nobody waits for is refused");
+            }
+            Waiter::All(Some(waiter)) => drop(waiter.send(Err(error))),
+            Waiter::All(None) => {}
         }
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        let error = match self.ids.first() {
+        let error = match self.ids().first() {
             Some(id) => Error::Unknown { id: *id },
             None => Error::ShardUnavailable { shard: self.shard },
         };
-        self.send(Err(error));
+        self.tell(error);
     }
 }
 
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Answer(shard {}, given {})", self.shard, self.given)
+        write!(f, "Answer(shard {}, ids {:?})", self.shard, self.ids())
     }
 }

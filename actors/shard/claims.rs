@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ShardActor;
-use crate::actors::ledger::Done;
+use crate::actors::ledger::{Done, FinishBatch};
 use crate::actors::messages::Run;
 use crate::actors::outbox::Once;
 use crate::actors::slots::Grant;
@@ -97,7 +97,10 @@ impl<S: ShardStore> ShardActor<S> {
                 attempts.insert(done.attempt.id.sequence(), done.attempt.clone());
             }
         }
-        self.inbox.stillborn.extend(stillborn);
+        if !stillborn.is_empty() {
+            let parcel = self.ledger.finishes.post(FinishBatch { done: stillborn });
+            self.inbox.finishes.push(parcel);
+        }
         for (worker, run) in runs.into_iter().enumerate().filter(|(_, run)| !run.is_empty()) {
             let ledger = &self.shared.workers[worker];
             ledger.link.send(Run(ledger.runs.post(Once::new(run))));

@@ -1,24 +1,19 @@
 //! From what waits to a batch.
 
-use std::sync::atomic::Ordering;
-
 use super::{Inbox, ShardActor};
 use crate::actors::ledger::Done;
-use crate::actors::messages::{Group, Pending};
 use crate::actors::slots::Grant;
 use crate::attempt::AttemptEnd;
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::lifecycle::{self, AttemptEvent, Situation};
-use crate::store::{Batch, DeliveryEnd, NewTask, Settlement, ShardStore};
+use crate::store::{Batch, DeliveryEnd, Settlement, ShardStore};
 
 /// A batch on its way, and everything that waits for its answer.
 pub(super) struct InFlight {
     pub(super) batch: Batch,
     pub(super) inbox: Inbox,
     pub(super) grant: Option<Grant>,
-    /// The attempts whose ends the batch settles, in its order.
-    pub(super) done: Vec<Done>,
 }
 
 impl<S: ShardStore> ShardActor<S> {
@@ -30,39 +25,14 @@ impl<S: ShardStore> ShardActor<S> {
 
     /// Turns what waits into a batch.
     pub(super) fn collect(&mut self) -> InFlight {
-        let mut inbox = std::mem::take(&mut self.inbox);
-        let batch_max = self.shared.settings.limits.batch;
-        if inbox.submissions > batch_max {
-            let mut kept = 0;
-            let fits = |group: &Group| {
-                kept += group.pending.len();
-                kept <= batch_max
-            };
-            // whole groups only, and at least one: a bulk submission is stored at once
-            let fitting = inbox.groups.iter().take_while({
-                let mut fits = fits;
-                move |group| fits(group)
-            });
-            let count = fitting.count().max(1);
-            self.inbox.groups = inbox.groups.split_off(count);
-            let left = self.inbox.groups.iter().map(|group| group.pending.len()).sum();
-            self.inbox.submissions = left;
-            inbox.submissions -= left;
-        }
-        self.refuse_strangers(&mut inbox);
+        let mut inbox = self.take_inbox();
         let grant = self.take_credits_for(&inbox);
         let snapshot = self.shared.subscriptions.snapshot();
-        let mut done = std::mem::take(&mut inbox.stillborn);
-        for parcel in &inbox.finishes {
-            done.extend(parcel.body().done.iter().cloned());
-        }
         let now = self.shared.clock.now();
         let settlements =
-            done.iter().map(|done| self.settlement(done, &snapshot.watched, now)).collect();
+            inbox.done().map(|done| self.settlement(done, &snapshot.watched, now)).collect();
         let deliveries: Vec<DeliveryEnd> =
             inbox.delivered.iter().flat_map(|parcel| parcel.body().ends.iter().copied()).collect();
-        let tasks = inbox.groups.iter().flat_map(|group| &group.pending);
-        let submissions = tasks.map(|pending| task_at(pending, now)).collect();
         let deliver = self.delivery_credits(deliveries.len());
         let batch = Batch {
             now,
@@ -71,45 +41,38 @@ impl<S: ShardStore> ShardActor<S> {
             cancellations: inbox.cancels.iter().map(|cancel| cancel.id).collect(),
             watched: snapshot.watched.clone(),
             redrives: inbox.redrives.iter().map(|redrive| redrive.id).collect(),
-            submissions,
+            submissions: inbox.incoming.take_tasks(now),
             claim: self.budget(grant.as_ref()),
             deliver,
         };
-        self.expect_ids(&batch, &mut inbox.groups);
-        InFlight { batch, inbox, grant, done }
+        if let Some(store) = &self.store {
+            inbox.incoming.expect_ids(batch.ids(self.ledger.id, store.outlook().next));
+        }
+        InFlight { batch, inbox, grant }
     }
 
-    /// Notes in each answer which ids its tasks will have: should this actor die before it answers,
-    /// the caller is told that they may be stored.
-    fn expect_ids(&self, batch: &Batch, groups: &mut [Group]) {
-        let Some(store) = &self.store else { return };
-        let mut ids = batch.ids(self.ledger.id, store.outlook().next).into_iter();
-        for group in groups {
-            let expected = ids.by_ref().take(group.pending.len()).collect();
-            group.answer.expect_ids(expected);
+    /// What goes into the next batch: all of it, but for a bound on submissions. While ends go
+    /// alone, nothing that callers asked for.
+    fn take_inbox(&mut self) -> Inbox {
+        let mut inbox = std::mem::replace(&mut self.inbox, Inbox::new(&self.ledger));
+        if self.ends_only {
+            self.inbox.incoming.append(inbox.incoming.take_all());
+            self.inbox.cancels.append(&mut inbox.cancels);
+            self.inbox.redrives.append(&mut inbox.redrives);
         }
-    }
-
-    /// Refuses groups with an id that the shard never gave out: whole, because the store refuses
-    /// single tasks.
-    fn refuse_strangers(&self, inbox: &mut Inbox) {
-        let Some(store) = &self.store else { return };
-        let next = store.outlook().next;
-        let stranger = |group: &Group| {
-            let ids = group.pending.iter().filter_map(|pending| pending.task.id);
-            ids.filter(|id| id.sequence() >= next).min()
-        };
-        for group in inbox.groups.extract_if(.., |group| stranger(group).is_some()) {
-            let Some(id) = stranger(&group) else { continue };
-            inbox.submissions -= group.pending.len();
-            self.ledger.incoming.fetch_sub(group.pending.len(), Ordering::AcqRel);
-            group.answer.give(Err(Error::NotFound { id }));
+        let first = inbox.incoming.take_first(self.shared.settings.limits.batch);
+        self.inbox.incoming.append(std::mem::replace(&mut inbox.incoming, first));
+        if let Some(store) = &self.store {
+            for (incoming, id) in inbox.incoming.take_strangers(store.outlook().next) {
+                self.refuse_submissions(incoming, || Error::NotFound { id });
+            }
         }
+        inbox
     }
 
     fn take_credits_for(&mut self, inbox: &Inbox) -> Option<Grant> {
         let moved = !inbox.finishes.is_empty() || !inbox.redrives.is_empty();
-        self.take_credits(inbox.submissions, moved)
+        self.take_credits(inbox.incoming.len(), moved)
     }
 
     /// What an attempt's end means for its row.
@@ -150,14 +113,4 @@ impl<S: ShardStore> ShardActor<S> {
             parent: attempt.parent,
         }
     }
-}
-
-/// The task to store now. A delay counts from its submission time as it is stored, so that no
-/// record shows a start that was early.
-fn task_at(pending: &Pending, now: Timestamp) -> NewTask {
-    let mut task = pending.task.clone();
-    if let Some(delay) = pending.delay {
-        task.due_at = Some(now.saturating_add(delay));
-    }
-    task
 }

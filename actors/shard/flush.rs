@@ -7,19 +7,23 @@ use std::time::Duration;
 use actix::{ActorContext, AsyncContext, Context};
 
 use super::collect::InFlight;
-use super::{Inbox, ShardActor};
-use crate::actors::ledger::{DeliverBatch, DeliverItem, Done};
-use crate::actors::messages::{Deliver, Group, Wake, Watch};
+use super::{Inbox, MAINTAIN_EVERY, ShardActor};
+use crate::actors::incoming::Incoming;
+use crate::actors::ledger::{DeliverBatch, DeliverItem};
+use crate::actors::messages::{Answered, Deliver, Wake, Watch};
 use crate::actors::outbox::Once;
 use crate::actors::supervision::ChildEnd;
-use crate::attempt::{Attempt, Input};
-use crate::error::{StoreError, StoreErrorKind};
+use crate::attempt::{Attempt, CachedInput, Input};
+use crate::error::{Error, StoreError, StoreErrorKind};
 use crate::lifecycle::Next;
 use crate::record::{Encoded, Outcome, TaskId, TaskRecord, TaskStatus};
 use crate::result::{ResultParts, TaskResult};
 use crate::store::{
     Batch, BatchError, BatchResult, CancelOutcome, Settled, Settlement, ShardStore,
 };
+
+/// How many callers a shard tells itself what became of their tasks.
+const ANSWER_HERE: usize = 32;
 
 /// How long a shard waits before it tries again to store what was refused.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -30,6 +34,7 @@ impl<S: ShardStore> ShardActor<S> {
         if self.store.is_none() {
             return;
         }
+        self.flushed = tokio::time::Instant::now();
         self.ledger.flush_begins();
         let flight = self.collect();
         let nothing = flight.batch.items() == 0
@@ -38,7 +43,7 @@ impl<S: ShardStore> ShardActor<S> {
             && !self.has_due_or_undelivered();
         if nothing {
             self.ledger.flush_is_over();
-            if self.shared.clock.now() >= self.maintain_at {
+            if self.is_maintenance_due() {
                 self.maintain(context);
             } else {
                 self.set_timer(context);
@@ -73,12 +78,17 @@ impl<S: ShardStore> ShardActor<S> {
     /// The batch is durable: now answer, hand out and deliver.
     fn applied(&mut self, flight: InFlight, result: BatchResult, context: &mut Context<Self>) {
         self.ends_only = false;
-        let InFlight { batch, inbox, grant, done } = flight;
-        let Inbox { groups, finishes, delivered, cancels, redrives, .. } = inbox;
+        let InFlight { batch, inbox, grant } = flight;
+        self.second_try &= inbox.incoming.is_empty();
         let mut deliver = Vec::new();
-        self.settled(&batch, &done, &result.settled, &mut deliver);
+        let spent = self.settled(&batch, &inbox, &result.settled, &mut deliver);
+        let Inbox { incoming, finishes, delivered, cancels, redrives } = inbox;
         for parcel in &finishes {
             self.ledger.finishes.confirm(parcel);
+        }
+        if !spent.is_empty() {
+            // the attempts hold the arguments, too
+            self.shared.callback.discard((finishes, spent));
         }
         {
             let mut delivering = self.ledger.delivering();
@@ -89,7 +99,7 @@ impl<S: ShardStore> ShardActor<S> {
         for parcel in &delivered {
             self.ledger.delivered.confirm(parcel);
         }
-        self.answer_submissions(groups, &result.submitted);
+        self.answer_submissions(incoming, result.submitted);
         for (cancel, outcome) in cancels.into_iter().zip(result.cancelled) {
             self.cancelled(cancel.id, outcome, context);
             drop(cancel.answer.send(Ok(outcome)));
@@ -103,20 +113,22 @@ impl<S: ShardStore> ShardActor<S> {
         self.after(context);
     }
 
-    /// Frees what ended tasks held in memory, answers who watched them, and collects results to
-    /// deliver.
+    /// Takes from memory what ended tasks held there, answers who watched them, and collects
+    /// results to deliver. Gives back the cached arguments that nobody needs any more.
     fn settled(
         &self,
         batch: &Batch,
-        done: &[Done],
+        inbox: &Inbox,
         settled: &[Settled],
         deliver: &mut Vec<DeliverItem>,
-    ) {
+    ) -> Vec<Arc<dyn CachedInput>> {
+        let mut spent = Vec::new();
         let mut attempts = self.ledger.attempts();
         let mut cached = self.ledger.cached();
         let mut targets = self.ledger.targets();
         let mut watchers = self.ledger.watchers();
-        for ((settlement, done), settled) in batch.settlements.iter().zip(done).zip(settled) {
+        for ((settlement, done), settled) in batch.settlements.iter().zip(inbox.done()).zip(settled)
+        {
             let sequence = settlement.id.sequence();
             let ours = attempts
                 .get(&sequence)
@@ -131,7 +143,7 @@ impl<S: ShardStore> ShardActor<S> {
                 continue;
             };
             let Next::Ended(outcome) = settlement.transition.next else { continue };
-            cached.remove(&sequence);
+            spent.extend(cached.remove(&sequence));
             let watching = watchers.remove(&sequence);
             if !send && watching.is_none() {
                 continue;
@@ -145,6 +157,7 @@ impl<S: ShardStore> ShardActor<S> {
                 deliver.push(DeliverItem { result, claim_no: settlement.claim_no, targets });
             }
         }
+        spent
     }
 
     fn item_of(&self, record: &TaskRecord) -> Option<DeliverItem> {
@@ -164,33 +177,26 @@ impl<S: ShardStore> ShardActor<S> {
         self.shared.callback.send(Deliver(self.shared.deliveries.post(batch)));
     }
 
-    fn answer_submissions(&self, groups: Vec<Group>, submitted: &[Result<TaskId, StoreError>]) {
-        let mut answers = submitted.iter();
-        let mut targets = self.ledger.targets();
-        let mut cached = self.ledger.cached();
-        for group in groups {
-            let mut ids = Vec::with_capacity(group.pending.len());
-            let mut refused = None;
-            for pending in group.pending {
-                self.ledger.incoming.fetch_sub(1, Ordering::AcqRel);
-                match answers.next() {
-                    Some(Ok(id)) => {
-                        if !pending.targets.is_empty() {
-                            targets.insert(id.sequence(), pending.targets);
-                        }
-                        if let Some(input) = pending.cached {
-                            cached.insert(id.sequence(), input);
-                        }
-                        ids.push(*id);
-                    }
-                    Some(Err(error)) => refused = Some(error.clone()),
-                    None => {}
-                }
-            }
-            group.answer.give(match refused {
-                None => Ok(ids),
-                Some(error) => Err(self.error(error, "store a task")),
-            });
+    /// Few callers are told here, which is sooner; waking many takes longer than storing their
+    /// tasks, so the Dispatcher does that.
+    fn answer_submissions(
+        &self,
+        mut incoming: Incoming,
+        submitted: Vec<Result<TaskId, StoreError>>,
+    ) {
+        incoming.keep(&submitted);
+        if incoming.answers() > ANSWER_HERE {
+            self.shared.dispatcher.send(Answered { incoming, submitted });
+        } else {
+            incoming.answer(&submitted);
+        }
+    }
+
+    /// Tells callers that nothing was stored.
+    pub(super) fn refuse_submissions(&self, mut incoming: Incoming, error: impl Fn() -> Error) {
+        incoming.refuse(error);
+        if incoming.holds_values() {
+            self.shared.callback.discard(incoming);
         }
     }
 
@@ -203,7 +209,10 @@ impl<S: ShardStore> ShardActor<S> {
                 }
             }
             CancelOutcome::Removed => {
-                self.ledger.cached().remove(&id.sequence());
+                let spent = self.ledger.cached().remove(&id.sequence());
+                if let Some(spent) = spent {
+                    self.shared.callback.discard(spent);
+                }
                 let watching = self.ledger.watchers().remove(&id.sequence());
                 for answer in watching.into_iter().flatten() {
                     context.address().do_send(Watch { id, answer });
@@ -220,96 +229,107 @@ impl<S: ShardStore> ShardActor<S> {
         self.ledger.ready.store(outlook.ready, Ordering::Release);
         self.ledger.row_writes.store(outlook.row_writes, Ordering::Release);
         self.shared.moved();
-        let again = !self.inbox.stillborn.is_empty() || !self.inbox.groups.is_empty();
+        let again = !self.inbox.finishes.is_empty() || !self.inbox.incoming.is_empty();
         let runnable = outlook.ready > 0 || outlook.more || outlook.suspects;
         let claims = runnable && self.shared.is_claiming();
         // rows may have become ready in a batch that took no credits
         if again || claims && self.shared.slots.free_or_wait(self.ledger.id) {
             self.arm(context);
         }
-        self.set_timer(context);
+        if self.is_maintenance_due() && self.maintained.elapsed() >= MAINTAIN_EVERY {
+            self.maintain(context);
+        } else {
+            self.set_timer(context);
+        }
     }
 
-    /// Nothing was stored: submissions are told, ends are tried again by themselves. While another
-    /// program holds the file, nobody is told anything: all of it waits.
+    /// Nothing was stored. Ends are tried again by themselves, first alone: on a full disk they are
+    /// what frees space. What callers asked for has a second try after them and is refused then.
+    /// While another program holds the file, nobody is told anything: all of it waits.
     fn refused(&mut self, flight: InFlight, error: &StoreError, context: &mut Context<Self>) {
         tracing::warn!(shard = %self.ledger.id, %error, "a batch was refused");
-        let InFlight { mut inbox, grant, done, batch } = flight;
+        let InFlight { mut inbox, grant, batch } = flight;
         if let Some(grant) = grant {
             self.shared.wake(grant.give_back(false));
         }
-        match error.kind() {
-            StoreErrorKind::Full => self.shared.free_ballast(),
-            StoreErrorKind::Busy => self.keep_asked(&mut inbox),
-            _ => {}
-        }
-        let refuse = |action| error.clone().on(self.ledger.id, action);
-        for group in inbox.groups {
-            self.ledger.incoming.fetch_sub(group.pending.len(), Ordering::AcqRel);
-            group.answer.give(Err(refuse("store tasks")));
-        }
-        for cancel in inbox.cancels {
-            drop(cancel.answer.send(Err(refuse("cancel a task"))));
-        }
-        for redrive in inbox.redrives {
-            drop(redrive.answer.send(Err(refuse("redrive a task"))));
-        }
-        let from_workers: usize =
-            inbox.finishes.iter().map(|parcel| parcel.body().done.len()).sum();
-        let stillborn = done.len() - from_workers;
-        self.inbox.stillborn.extend(done.into_iter().take(stillborn));
-        self.inbox.finishes.extend(inbox.finishes);
-        self.inbox.delivered.extend(inbox.delivered);
-        if error.kind() == StoreErrorKind::Busy {
-            context.run_later(RETRY_PAUSE, |_, context| context.address().do_send(Wake));
+        inbox.incoming.put_back(batch.submissions);
+        if error.kind() == StoreErrorKind::Io {
+            self.refuse_asked(inbox, error);
+            self.give_up_file(context);
             return;
         }
-        let first = !std::mem::replace(&mut self.ends_only, true);
-        let mixed = !batch.submissions.is_empty() || batch.claim.slots > 0;
-        if first && mixed && !batch.settlements.is_empty() {
+        if error.kind() == StoreErrorKind::Full {
+            self.shared.free_ballast();
+        }
+        let ends = !inbox.finishes.is_empty() || !inbox.delivered.is_empty();
+        let alone = self.ends_only;
+        let busy = error.kind() == StoreErrorKind::Busy;
+        self.ends_only = ends && !busy;
+        let spared = ends && !alone && !self.second_try;
+        self.second_try |= spared && !busy;
+        inbox.finishes.append(&mut self.inbox.finishes);
+        self.inbox.finishes = std::mem::take(&mut inbox.finishes);
+        inbox.delivered.append(&mut self.inbox.delivered);
+        self.inbox.delivered = std::mem::take(&mut inbox.delivered);
+        if busy || spared {
+            self.keep_asked(inbox);
+        } else {
+            self.refuse_asked(inbox, error);
+            if alone {
+                let waiting = std::mem::replace(&mut self.inbox, Inbox::new(&self.ledger));
+                let Inbox { finishes, delivered, .. } = self.refuse_asked(waiting, error);
+                (self.inbox.finishes, self.inbox.delivered) = (finishes, delivered);
+            }
+        }
+        if ends && !busy && !alone {
             self.arm(context);
         } else {
             context.run_later(RETRY_PAUSE, |actor, context| {
-                // a batch without ends says whether the trouble is over
-                actor.ends_only = !actor.inbox.finishes.is_empty();
+                // a batch with all that waits says whether the trouble is over
+                actor.ends_only = false;
                 context.address().do_send(Wake);
             });
         }
     }
 
     /// Puts what callers asked for back at the head of what waits.
-    fn keep_asked(&mut self, inbox: &mut Inbox) {
-        inbox.groups.append(&mut self.inbox.groups);
-        self.inbox.groups = std::mem::take(&mut inbox.groups);
-        self.inbox.submissions += inbox.submissions;
-        self.inbox.cancels.append(&mut inbox.cancels);
-        self.inbox.redrives.append(&mut inbox.redrives);
+    fn keep_asked(&mut self, mut inbox: Inbox) {
+        inbox.incoming.append(self.inbox.incoming.take_all());
+        self.inbox.incoming = inbox.incoming;
+        inbox.cancels.append(&mut self.inbox.cancels);
+        self.inbox.cancels = inbox.cancels;
+        inbox.redrives.append(&mut self.inbox.redrives);
+        self.inbox.redrives = inbox.redrives;
     }
 
-    /// The commit failed: whether it worked is on the disk only. The actor ends and is rebuilt from
-    /// there, and answers then.
+    /// Refuses what callers asked for; gives back the rest.
+    fn refuse_asked(&self, mut inbox: Inbox, error: &StoreError) -> Inbox {
+        let refuse = |action| error.clone().on(self.ledger.id, action);
+        self.refuse_submissions(inbox.incoming.take_all(), || refuse("store tasks"));
+        for cancel in inbox.cancels.drain(..) {
+            drop(cancel.answer.send(Err(refuse("cancel a task"))));
+        }
+        for redrive in inbox.redrives.drain(..) {
+            drop(redrive.answer.send(Err(refuse("redrive a task"))));
+        }
+        inbox
+    }
+
+    /// The commit failed: whether it worked is on the disk only. The actor is rebuilt from there,
+    /// and answers then.
     fn unknown(&mut self, flight: InFlight, error: &StoreError, context: &mut Context<Self>) {
         tracing::error!(shard = %self.ledger.id, %error, "a commit's outcome is unknown");
         if let Some(grant) = flight.grant {
             self.shared.wake(grant.give_back(false));
         }
-        let mut unanswered = self.ledger.unanswered();
-        for group in flight.inbox.groups {
-            let Group { pending, answer } = group;
-            self.ledger.incoming.fetch_sub(pending.len(), Ordering::AcqRel);
-            let mut targets = self.ledger.targets();
-            let mut cached = self.ledger.cached();
-            for (pending, id) in pending.into_iter().zip(answer.ids()) {
-                if !pending.targets.is_empty() {
-                    targets.insert(id.sequence(), pending.targets);
-                }
-                if let Some(input) = pending.cached {
-                    cached.insert(id.sequence(), input);
-                }
-            }
-            unanswered.push(answer);
-        }
-        drop(unanswered);
+        let unanswered = flight.inbox.incoming.into_unanswered();
+        self.ledger.unanswered().extend(unanswered);
+        self.give_up_file(context);
+    }
+
+    /// After an I/O error the file is closed and opened anew, by another actor: what the page cache
+    /// and the log hold isn't to be trusted. What this one had in hand is in the ledger.
+    fn give_up_file(&mut self, context: &mut Context<Self>) {
         self.end.set(ChildEnd::Faulted);
         context.stop();
     }

@@ -3,7 +3,7 @@
 use actix::{ActorContext, ActorFutureExt, Context, Handler, ResponseActFuture, WrapFuture};
 
 use super::ShardActor;
-use crate::actors::messages::{BackupTo, Close, CountRows, GetRow, ListRows, Watch};
+use crate::actors::messages::{BackupTo, Close, CountRows, GetRow, ListRows, Recheck, Watch};
 use crate::actors::supervision::ChildEnd;
 use crate::error::{Error, Result, StoreError};
 use crate::record::{TaskId, TaskRecord};
@@ -62,6 +62,36 @@ impl<S: ShardStore> Handler<Watch> for ShardActor<S> {
                     }
                     Ok(Some(result)) => drop(answer.send(Ok(result))),
                     Err(error) => drop(answer.send(Err(error))),
+                }
+            },
+        );
+    }
+}
+
+impl<S: ShardStore> Handler<Recheck> for ShardActor<S> {
+    type Result = ();
+
+    fn handle(&mut self, Recheck(id): Recheck, context: &mut Context<Self>) {
+        self.with_store(
+            context,
+            move |mut store| async move {
+                let lookup = store.get(id).await;
+                (store, lookup)
+            },
+            move |actor, lookup, _| {
+                let ended = actor.found(id, lookup).map(|record| actor.result_of(&record));
+                if matches!(ended, Ok(None)) {
+                    return;
+                }
+                let spent = actor.ledger.cached().remove(&id.sequence());
+                if let Some(spent) = spent {
+                    actor.shared.callback.discard(spent);
+                }
+                let watching = actor.ledger.watchers().remove(&id.sequence());
+                for watcher in watching.into_iter().flatten() {
+                    let ended = ended.as_ref().map_err(Clone::clone);
+                    let told = ended.map(Option::as_ref).transpose();
+                    drop(told.map(|told| watcher.send(told.cloned())));
                 }
             },
         );

@@ -8,10 +8,11 @@ use actix::Addr;
 
 use super::ShardActor;
 use crate::actors::ledger::{Answer, ShardLedger, ShardState};
-use crate::actors::messages::{Delivered, Finish};
+use crate::actors::messages::{Delivered, Finish, Recheck};
 use crate::actors::supervision::{Child, ChildEnd};
 use crate::actors::system::Shared;
 use crate::error::{Error, Result, StoreError};
+use crate::record::TaskId;
 use crate::store::{self, Lookup, OpenKind, Recovered, ShardStore, SqliteStore};
 
 /// Builds the ShardActors of one shard.
@@ -54,21 +55,30 @@ impl ShardChild {
 
     /// Tells the truth about a submission whose commit failed: it is on the disk or it isn't.
     async fn answer(&self, answer: Answer, store: &mut SqliteStore) {
-        let ids = answer.ids().to_vec();
-        let Some(first) = ids.first() else {
-            drop(answer);
-            return;
-        };
+        let Some(first) = answer.ids().first() else { return };
         match store.get(*first).await {
-            Ok(Lookup::Found(_)) => answer.give(Ok(ids)),
+            Ok(Lookup::Found(_)) => answer.stored(),
             Ok(_) => {
-                for id in ids {
-                    self.ledger.targets().remove(&id.sequence());
-                    self.ledger.cached().remove(&id.sequence());
+                for id in answer.ids() {
+                    let targets = self.ledger.targets().remove(&id.sequence());
+                    let cached = self.ledger.cached().remove(&id.sequence());
+                    self.shared.callback.discard((targets, cached));
                 }
-                answer.give(Err(Error::ShardUnavailable { shard: self.ledger.id }));
+                answer.refuse(Error::ShardUnavailable { shard: self.ledger.id });
             }
             Err(_) => drop(answer),
+        }
+    }
+
+    /// What its predecessor stored and didn't get to tell: those who wait for an end of a task that
+    /// has ended hear of it, and its cached arguments are let go.
+    fn catch_up(&self, address: &Addr<ShardActor<SqliteStore>>) {
+        let mut sequences: Vec<u64> = self.ledger.watchers().keys().copied().collect();
+        sequences.extend(self.ledger.cached().keys());
+        sequences.sort_unstable();
+        sequences.dedup();
+        for sequence in sequences {
+            address.do_send(Recheck(TaskId::new(self.ledger.id, sequence)));
         }
     }
 }
@@ -113,8 +123,9 @@ impl Child for ShardChild {
         }
         // its predecessor may have died with credits that others waited for
         self.shared.wake(self.shared.shards.iter().map(|ledger| ledger.id).collect());
-        if let Some(up) = self.up.take() {
-            up();
+        match self.up.take() {
+            Some(up) => up(),
+            None => self.catch_up(address),
         }
     }
 

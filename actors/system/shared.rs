@@ -1,5 +1,6 @@
 //! What all actors of a queue share, and where the queue is in its life.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,8 +8,9 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::actors::blocking::BlockingPool;
 use crate::actors::callback::CallbackActor;
+use crate::actors::dispatcher::Dispatcher;
 use crate::actors::ledger::{DeliverBatch, Link, ShardLedger, WorkerLedger};
-use crate::actors::messages::{Deliver, Wake};
+use crate::actors::messages::{Deliver, Discard, Wake};
 use crate::actors::outbox::{Once, Outbox};
 use crate::actors::slots::Slots;
 use crate::actors::subscriptions::Subscriptions;
@@ -48,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) shards: Vec<Arc<ShardLedger>>,
     pub(crate) workers: Vec<Arc<WorkerLedger>>,
     pub(crate) slots: Arc<Slots>,
+    pub(crate) dispatcher: Link<Dispatcher>,
     pub(crate) callback: Arc<CallbackLink>,
     pub(crate) deliveries: Outbox<Once<DeliverBatch>>,
     pub(crate) subscriptions: Subscriptions,
@@ -73,6 +76,11 @@ impl CallbackLink {
     pub(crate) fn send(&self, message: Deliver) {
         self.0.send(message);
     }
+
+    /// Has a value of the user's dropped there, where the user's code may run.
+    pub(crate) fn discard(&self, value: impl Any + Send) {
+        self.0.send(Discard(Box::new(value)));
+    }
 }
 
 impl AsRef<Link<CallbackActor>> for CallbackLink {
@@ -96,6 +104,7 @@ impl Shared {
             shards: shards.iter().map(|shard| ShardLedger::new(*shard)).collect(),
             workers: (0..workers).map(WorkerLedger::new).collect(),
             slots: Slots::new(workers, concurrency, prefetch),
+            dispatcher: Link::new(),
             callback: Arc::new(CallbackLink(Link::new())),
             deliveries: Outbox::new(),
             subscriptions: Subscriptions::new(registry.clone()),

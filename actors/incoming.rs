@@ -1,0 +1,250 @@
+//! Submissions on their way to a shard's file.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::ledger::{Answer, ShardLedger, Waiter};
+use crate::attempt::CachedInput;
+use crate::clock::Timestamp;
+use crate::error::{Error, Result, StoreError};
+use crate::record::{ShardId, TaskId};
+use crate::store::NewTask;
+use crate::submission::{Accepted, Target};
+
+/// Submissions of one shard, in order, in groups that are stored and answered as a whole.
+///
+/// They count in the shard's load from the moment they come until this is dropped, so one that is
+/// lost on its way (its actor died, its shard is quarantined) isn't counted for ever. An answer that
+/// is dropped tells its caller the truth, too.
+pub(crate) struct Incoming {
+    ledger: Arc<ShardLedger>,
+    /// The rows to be; absent while a batch has them.
+    tasks: Vec<NewTask>,
+    kept: Vec<Kept>,
+    groups: Vec<Group>,
+    /// Permits to wait for a commit, one per task.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// What stays in memory beside a task's row.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// How long after it is stored the task may start at the earliest.
+    delay: Option<Duration>,
+    cached: Option<Arc<dyn CachedInput>>,
+    targets: Vec<Target>,
+}
+
+/// How many tasks are stored in one transaction, and who waits for their ids.
+#[derive(Debug)]
+struct Group {
+    len: usize,
+    answer: Answer,
+}
+
+impl Incoming {
+    pub(crate) fn new(ledger: Arc<ShardLedger>) -> Self {
+        let (tasks, kept, groups) = Default::default();
+        Incoming { ledger, tasks, kept, groups, permit: None }
+    }
+
+    /// How many tasks there are.
+    pub(crate) fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// How many groups, so how many answers.
+    pub(crate) fn answers(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Adds a group.
+    pub(crate) fn push(&mut self, accepted: impl IntoIterator<Item = Accepted>, waiter: Waiter) {
+        let before = self.len();
+        for Accepted { task, delay, cached, targets, permit } in accepted {
+            self.tasks.push(task);
+            self.kept.push(Kept { delay, cached, targets });
+            merge(&mut self.permit, permit);
+        }
+        let len = self.len() - before;
+        self.ledger.incoming.fetch_add(len, Ordering::AcqRel);
+        self.groups.push(Group { len, answer: Answer::new(self.ledger.id, waiter) });
+    }
+
+    /// Says who waits for the group that came last.
+    pub(crate) fn set_last_waiter(&mut self, waiter: Waiter) {
+        if let Some(group) = self.groups.last_mut() {
+            group.answer.set_waiter(waiter);
+        }
+    }
+
+    /// Adds what came later.
+    pub(crate) fn append(&mut self, mut later: Incoming) {
+        if self.is_empty() {
+            std::mem::swap(self, &mut later);
+            return;
+        }
+        self.tasks.append(&mut later.tasks);
+        self.kept.append(&mut later.kept);
+        self.groups.append(&mut later.groups);
+        merge(&mut self.permit, later.permit.take());
+    }
+
+    pub(crate) fn take_all(&mut self) -> Incoming {
+        let none = Incoming::new(self.ledger.clone());
+        std::mem::replace(self, none)
+    }
+
+    /// Takes the first groups, of at most `max` tasks in all, but at least one: a bulk submission is
+    /// stored at once.
+    pub(crate) fn take_first(&mut self, max: usize) -> Incoming {
+        let mut first = self.take_all();
+        if first.len() <= max {
+            return first;
+        }
+        let (mut groups, mut len) = (0, 0);
+        for group in &first.groups {
+            if groups > 0 && len + group.len > max {
+                break;
+            }
+            (groups, len) = (groups + 1, len + group.len);
+        }
+        self.tasks = first.tasks.split_off(len);
+        self.kept = first.kept.split_off(len);
+        self.groups = first.groups.split_off(groups);
+        let rest = self.kept.len();
+        self.permit = first.permit.as_mut().and_then(|permit| permit.split(rest));
+        first
+    }
+
+    /// Takes out each group with an id that its shard never gave out, `next` being the next it will
+    /// give: whole, because the store refuses single tasks.
+    pub(crate) fn take_strangers(&mut self, next: u64) -> Vec<(Incoming, TaskId)> {
+        let never_given = |id: &TaskId| !(1..next).contains(&id.sequence());
+        let stranger =
+            |tasks: &[NewTask]| tasks.iter().filter_map(|task| task.id).find(never_given);
+        let mut strangers = Vec::new();
+        if stranger(&self.tasks).is_none() {
+            return strangers;
+        }
+        let mut rest = self.take_all();
+        while let Some(group) = rest.groups.first() {
+            let len = group.len;
+            let group = rest.take_first(len);
+            match stranger(&group.tasks) {
+                Some(id) => strangers.push((group, id)),
+                None => self.append(group),
+            }
+        }
+        strangers
+    }
+
+    /// The rows to store now. A delay counts from its submission time as it is stored, so that no
+    /// record shows a start that was early.
+    pub(crate) fn take_tasks(&mut self, now: Timestamp) -> Vec<NewTask> {
+        let mut tasks = std::mem::take(&mut self.tasks);
+        for (task, kept) in tasks.iter_mut().zip(&self.kept) {
+            if let Some(delay) = kept.delay {
+                task.due_at = Some(now.saturating_add(delay));
+            }
+        }
+        tasks
+    }
+
+    /// Takes the rows back that weren't stored. They have no ids yet.
+    pub(crate) fn put_back(&mut self, tasks: Vec<NewTask>) {
+        self.tasks = tasks;
+        for group in &mut self.groups {
+            group.answer.expect_none();
+        }
+    }
+
+    /// Notes in each answer which ids its tasks will have: should this be dropped unanswered, the
+    /// caller is told that they may be stored.
+    pub(crate) fn expect_ids(&mut self, ids: impl IntoIterator<Item = TaskId>) {
+        let mut ids = ids.into_iter();
+        for group in &mut self.groups {
+            group.answer.expect(ids.by_ref().take(group.len));
+        }
+    }
+
+    /// Gives what stays in memory of the stored tasks to the shard's ledger.
+    pub(crate) fn keep(&mut self, submitted: &[Result<TaskId, StoreError>]) {
+        let mut targets = self.ledger.targets();
+        let mut cached = self.ledger.cached();
+        for (kept, stored) in self.kept.iter_mut().zip(submitted) {
+            let Ok(id) = stored else { continue };
+            if !kept.targets.is_empty() {
+                targets.insert(id.sequence(), std::mem::take(&mut kept.targets));
+            }
+            if let Some(input) = kept.cached.take() {
+                cached.insert(id.sequence(), input);
+            }
+        }
+    }
+
+    /// Tells everyone what became of their tasks, now that it is durable.
+    pub(crate) fn answer(mut self, submitted: &[Result<TaskId, StoreError>]) {
+        let mut submitted = submitted.iter();
+        for group in self.groups.drain(..) {
+            let refused =
+                submitted.by_ref().take(group.len).find_map(|stored| stored.as_ref().err());
+            match refused {
+                None => group.answer.stored(),
+                Some(error) => {
+                    group.answer.refuse(error.clone().on(self.ledger.id, "store a task"));
+                }
+            }
+        }
+    }
+
+    /// Tells everyone that nothing was stored, and why.
+    pub(crate) fn refuse(&mut self, error: impl Fn() -> Error) {
+        for group in self.groups.drain(..) {
+            group.answer.refuse(error());
+        }
+    }
+
+    /// Whether it holds closures or arguments of the caller's, whose `Drop` is the caller's code.
+    pub(crate) fn holds_values(&self) -> bool {
+        self.kept.iter().any(|kept| kept.cached.is_some() || !kept.targets.is_empty())
+    }
+
+    /// The answers to tasks of which nobody knows whether they are stored. What stays in memory of
+    /// them is in the shard's ledger by then.
+    pub(crate) fn into_unanswered(mut self) -> Vec<Answer> {
+        let ids = self.groups.iter().flat_map(|group| group.answer.ids());
+        let maybe: Vec<_> = ids.map(|id| Ok(*id)).collect();
+        self.keep(&maybe);
+        self.groups.drain(..).map(|group| group.answer).collect()
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.ledger.incoming.fetch_sub(self.kept.len(), Ordering::AcqRel);
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shard: ShardId = self.ledger.id;
+        write!(f, "Incoming(shard {shard}, {} tasks)", self.len())
+    }
+}
+
+fn merge(into: &mut Option<OwnedSemaphorePermit>, permit: Option<OwnedSemaphorePermit>) {
+    match (into, permit) {
+        (Some(into), Some(permit)) => into.merge(permit),
+        (into @ None, permit) => *into = permit,
+        (Some(_), None) => {}
+    }
+}
