@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::codec::CodecError;
 use crate::record::{FailureKind, ShardId, TaskId};
-use crate::settings::SettingsError;
+use crate::settings::{SettingsError, SettingsMistake};
 
 /// What the queue's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -112,7 +112,8 @@ pub enum Error {
         since: u64,
     },
 
-    /// The settings have mistakes: all of them.
+    /// The settings have mistakes: all that loading or checking them found. A start reports those as
+    /// [`StartError::Settings`], beside what else is wrong.
     #[error(transparent)]
     Settings(#[from] SettingsError),
 
@@ -221,6 +222,10 @@ impl From<actix::MailboxError> for Error {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// A setting isn't allowed, by itself or beside another.
+    #[error(transparent)]
+    Settings(SettingsMistake),
+
     /// Two definitions have one name.
     #[error("two definitions are named {name:?}: {first} and {second}")]
     DuplicateName {

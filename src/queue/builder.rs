@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result, StartError};
 use crate::registry::Registry;
 use crate::result::TaskResult;
-use crate::settings::Settings;
+use crate::settings::{Settings, SettingsError};
 use crate::store::{Directory, DirectoryOptions};
 use crate::task::{CallbackTask, DataMap, Task};
 
@@ -126,12 +126,12 @@ impl QueueBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Settings`] or [`Error::Start`] with everything that is wrong, and
+    /// [`Error::Start`] with everything that is wrong: first all mistakes in settings and
+    /// definitions together, then, if there are none, what is wrong with the files.
     /// [`Error::Locked`] at once if another process has the directory. Then nothing runs, and no
     /// task was touched unless one of several files could be opened and recovered before another
     /// failed.
     pub async fn start(self) -> Result<Queue> {
-        self.settings.check()?;
         let reasons = self.mistakes();
         if !reasons.is_empty() {
             return Err(Error::Start { reasons });
@@ -172,8 +172,12 @@ impl QueueBuilder {
         Ok(queue)
     }
 
+    /// Everything that can be seen to be wrong before a file is opened.
     fn mistakes(&self) -> Vec<StartError> {
-        let mut reasons = self.registry.check(&self.data);
+        let settings = self.settings.check().err();
+        let mistakes = settings.iter().flat_map(SettingsError::mistakes);
+        let mut reasons: Vec<_> = mistakes.cloned().map(StartError::Settings).collect();
+        reasons.extend(self.registry.check(&self.data));
         if cfg!(panic = "abort") {
             reasons.push(StartError::PanicAborts);
         }
