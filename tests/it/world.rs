@@ -2,7 +2,7 @@
 
 use std::panic::Location;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use message_queue_sqlite::prelude::*;
 use message_queue_sqlite::settings::Durability;
@@ -228,6 +228,21 @@ impl Received {
 pub(crate) struct Captured(Arc<Mutex<Vec<u8>>>);
 
 impl Captured {
+    /// The warnings of all threads of this process from now on, those of other tests among them.
+    pub(crate) fn warnings() -> Self {
+        static ALL: OnceLock<Captured> = OnceLock::new();
+        let captured = ALL.get_or_init(|| {
+            let captured = Captured::default();
+            let writer = captured.clone();
+            tracing_subscriber::fmt()
+                .with_writer(move || writer.clone())
+                .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+                .init();
+            captured
+        });
+        captured.clone()
+    }
+
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
