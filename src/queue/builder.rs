@@ -71,6 +71,9 @@ impl QueueBuilder {
 
     /// Mounts every `#[task]` and `#[callback]` in the module `path` and below it. Usually
     /// `discover(module_path!())`. If there is none, a warning says so.
+    ///
+    /// A path can lead into another crate, which must be linked as for
+    /// [`discover_all`](QueueBuilder::discover_all).
     pub fn discover(mut self, path: &str) -> Self {
         self.registry.discover(path);
         self
@@ -78,7 +81,8 @@ impl QueueBuilder {
 
     /// Mounts every `#[task]` and `#[callback]` of the program.
     ///
-    /// A crate that nothing refers to isn't linked, and contributes none: `use its_name as _;`.
+    /// A crate that nothing refers to isn't linked, and contributes none. In the program,
+    /// `use its_name as _;` is enough, with link-time optimization too.
     pub fn discover_all(mut self) -> Self {
         self.registry.discover_all();
         self
