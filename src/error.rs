@@ -144,7 +144,7 @@ pub enum Error {
         id: TaskId,
     },
 
-    /// The task's time ran out before it started.
+    /// The task's time ran out before it started. Reserved: no task expires yet.
     #[error("task {id} expired before it started")]
     Expired {
         /// The task.

@@ -256,8 +256,8 @@ impl Queue {
         self.inner.dispatcher.send(Cancel(id)).await?
     }
 
-    /// Lets a failed, cancelled or expired task run again, as if it were new. A durable callback
-    /// that failed is a task, too: redriving it delivers the result that its parent couldn't.
+    /// Lets a task that ended without success run again, as if it were new. A durable callback that
+    /// failed is a task, too: redriving it delivers the result that its parent couldn't.
     /// Dropping the future leaves it open whether it was done.
     ///
     /// # Errors

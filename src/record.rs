@@ -37,7 +37,7 @@ pub enum TaskStatus {
     Callbacking = 6,
     /// Cancelled before it ended.
     Cancelled = 7,
-    /// Not started before its time ran out.
+    /// Not started before its time ran out. Reserved: nothing sets it yet.
     Expired = 8,
 }
 
@@ -98,7 +98,7 @@ pub enum Outcome {
     Failed,
     /// It was cancelled.
     Cancelled,
-    /// Its time ran out before it started.
+    /// Its time ran out before it started. Reserved: nothing sets it yet.
     Expired,
 }
 
