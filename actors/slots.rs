@@ -23,6 +23,8 @@ pub(crate) struct Slots {
 struct State {
     /// Per worker: how many attempts it has, running or waiting in it.
     used: Vec<usize>,
+    /// Per worker: how many of those may take long.
+    slow: Vec<usize>,
     /// Shards that wanted more than they got.
     waiting: BTreeSet<ShardId>,
     /// Who wants to run, or runs, an attempt with nothing beside it.
@@ -51,13 +53,15 @@ pub(crate) struct Grant {
     free: BTreeMap<usize, usize>,
     /// Worker → places behind its slots granted.
     behind: BTreeMap<usize, usize>,
+    /// Worker → attempts assigned that may take long.
+    slow: BTreeMap<usize, usize>,
     alone: bool,
 }
 
 impl Slots {
     pub(crate) fn new(workers: usize, concurrency: usize, prefetch: usize) -> Arc<Self> {
-        let used = vec![0; workers];
-        let state = State { used, waiting: BTreeSet::new(), alone: None };
+        let (used, slow) = (vec![0; workers], vec![0; workers]);
+        let state = State { used, slow, waiting: BTreeSet::new(), alone: None };
         Arc::new(Slots { concurrency, prefetch, state: Mutex::new(state) })
     }
 
@@ -72,6 +76,7 @@ impl Slots {
             slots: self.clone(),
             free: BTreeMap::new(),
             behind: BTreeMap::new(),
+            slow: BTreeMap::new(),
             alone: false,
         };
         if wanted == 0 {
@@ -82,47 +87,21 @@ impl Slots {
             state.waiting.insert(shard);
             return grant;
         }
-        let left = self.spread(&mut state.used, wanted, self.concurrency, &mut grant.free);
+        let state = &mut *state;
+        let left = spread(&mut state.used, wanted, |_| self.concurrency, &mut grant.free);
         // a place behind a slot is no promise: only quick tasks may have it
         if left > 0 {
             state.waiting.insert(shard);
         } else {
             state.waiting.remove(&shard);
         }
-        let full = self.concurrency + self.prefetch;
-        self.spread(&mut state.used, left, full, &mut grant.behind);
+        // nor may they wait behind a worker that is full of tasks that take long
+        let full = |worker: usize| match state.slow[worker] < self.concurrency {
+            true => self.concurrency + self.prefetch,
+            false => 0,
+        };
+        spread(&mut state.used, left, full, &mut grant.behind);
         grant
-    }
-
-    /// Fills workers up to `level`, each with an equal part of what there is to give.
-    fn spread(
-        &self,
-        used: &mut [usize],
-        mut wanted: usize,
-        level: usize,
-        granted: &mut BTreeMap<usize, usize>,
-    ) -> usize {
-        let workers = used.len();
-        let mut share = wanted.div_ceil(workers.max(1));
-        while wanted > 0 && share > 0 {
-            let before = wanted;
-            let mut order: Vec<usize> = (0..workers).collect();
-            order.sort_by_key(|worker| used[*worker]);
-            for worker in order {
-                let room = level.saturating_sub(used[worker]);
-                let part = room.min(share).min(wanted);
-                if part > 0 {
-                    used[worker] += part;
-                    wanted -= part;
-                    *granted.entry(worker).or_default() += part;
-                }
-            }
-            if wanted == before {
-                break;
-            }
-            share = wanted.div_ceil(workers);
-        }
-        wanted
     }
 
     /// Asks for the whole queue, to run one suspect of `shard` alone. While somebody waits for
@@ -138,7 +117,8 @@ impl Slots {
         state.alone = Some(Alone { shard, runs: true });
         state.used[0] += 1;
         let free = BTreeMap::from([(0, 1)]);
-        Some(Grant { slots: self.clone(), free, behind: BTreeMap::new(), alone: true })
+        let (behind, slow) = Default::default();
+        Some(Grant { slots: self.clone(), free, behind, slow, alone: true })
     }
 
     /// Gives up waiting for the whole queue: there is no suspect left.
@@ -152,11 +132,19 @@ impl Slots {
         Vec::new()
     }
 
-    /// Gives back `count` credits of a worker. Returns the shards to wake.
+    /// Gives back `count` credits of a worker, `slow` of them of attempts that could take long.
+    /// Returns the shards to wake.
     #[must_use = "these shards wait for credits"]
-    pub(crate) fn release(&self, worker: usize, count: usize, alone: bool) -> Vec<ShardId> {
+    pub(crate) fn release(
+        &self,
+        worker: usize,
+        count: usize,
+        slow: usize,
+        alone: bool,
+    ) -> Vec<ShardId> {
         let mut state = self.lock();
         state.used[worker] = state.used[worker].saturating_sub(count);
+        state.slow[worker] = state.slow[worker].saturating_sub(slow);
         if alone {
             state.alone = None;
         }
@@ -179,6 +167,36 @@ impl Slots {
     }
 }
 
+/// Fills each worker up to its `level`, all with an equal part of what there is to give.
+fn spread(
+    used: &mut [usize],
+    mut wanted: usize,
+    level: impl Fn(usize) -> usize,
+    granted: &mut BTreeMap<usize, usize>,
+) -> usize {
+    let workers = used.len();
+    let mut share = wanted.div_ceil(workers.max(1));
+    while wanted > 0 && share > 0 {
+        let before = wanted;
+        let mut order: Vec<usize> = (0..workers).collect();
+        order.sort_by_key(|worker| used[*worker]);
+        for worker in order {
+            let room = level(worker).saturating_sub(used[worker]);
+            let part = room.min(share).min(wanted);
+            if part > 0 {
+                used[worker] += part;
+                wanted -= part;
+                *granted.entry(worker).or_default() += part;
+            }
+        }
+        if wanted == before {
+            break;
+        }
+        share = wanted.div_ceil(workers);
+    }
+    wanted
+}
+
 impl Grant {
     pub(crate) fn slots(&self) -> usize {
         self.free.values().sum()
@@ -189,13 +207,16 @@ impl Grant {
     }
 
     /// The worker for the next claim; its credit now belongs to the attempt.
-    pub(crate) fn assign(&mut self, prefetched: bool) -> Option<usize> {
+    pub(crate) fn assign(&mut self, prefetched: bool, quick: bool) -> Option<usize> {
         let from = if prefetched { &mut self.behind } else { &mut self.free };
         let worker = *from.iter().max_by_key(|(_, count)| **count)?.0;
         let count = from.get_mut(&worker)?;
         *count -= 1;
         if *count == 0 {
             from.remove(&worker);
+        }
+        if !quick {
+            *self.slow.entry(worker).or_default() += 1;
         }
         Some(worker)
     }
@@ -219,6 +240,9 @@ impl Grant {
     /// ever.
     fn return_unused(&mut self, alone: bool) -> Vec<ShardId> {
         let mut wake = Vec::new();
+        for (worker, count) in std::mem::take(&mut self.slow) {
+            self.slots.lock().slow[worker] += count;
+        }
         for (worker, count) in std::mem::take(&mut self.behind) {
             let mut state = self.slots.lock();
             state.used[worker] = state.used[worker].saturating_sub(count);
@@ -229,7 +253,7 @@ impl Grant {
             }
         }
         for (worker, count) in std::mem::take(&mut self.free) {
-            wake.extend(self.slots.release(worker, count, alone));
+            wake.extend(self.slots.release(worker, count, 0, alone));
         }
         wake
     }

@@ -133,6 +133,7 @@ impl Worker {
         let released = done.iter().filter(|done| done.end.is_none()).count();
         self.shared.add_released(released as u64);
         let alone = done.iter().any(|done| done.attempt.alone);
+        let slow = done.iter().filter(|done| !done.attempt.quick).count();
         for done in &done {
             self.measure(done);
         }
@@ -151,7 +152,7 @@ impl Worker {
                 ledger.link.send(Finish(ledger.finishes.post(FinishBatch { done: batch })));
             }
         }
-        let wake = self.shared.slots.release(self.ledger.index, count, alone);
+        let wake = self.shared.slots.release(self.ledger.index, count, slow, alone);
         self.shared.wake(wake);
     }
 

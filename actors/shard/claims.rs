@@ -1,6 +1,7 @@
 //! From a claim to an attempt in a worker's hands.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::ShardActor;
@@ -49,14 +50,10 @@ impl<S: ShardStore> ShardActor<S> {
         if grant.is_alone() {
             return ClaimBudget { suspect: true, ..ClaimBudget::default() };
         }
-        let quick = |definition: &Arc<Definition>| {
-            let took = definition.service_ns.load(std::sync::atomic::Ordering::Relaxed);
-            took > 0 && u128::from(took) < QUICK.as_nanos()
-        };
         ClaimBudget {
             slots: grant.slots(),
             prefetch: grant.places_behind(),
-            quick: self.shared.registry.definitions().iter().map(quick).collect(),
+            quick: self.shared.registry.definitions().iter().map(is_quick).collect(),
             suspect: false,
         }
     }
@@ -77,8 +74,9 @@ impl<S: ShardStore> ShardActor<S> {
                     continue;
                 }
             };
-            let Some(worker) = grant.assign(prefetched).or_else(|| grant.assign(!prefetched))
-            else {
+            let quick = attempt.quick;
+            let worker = grant.assign(prefetched, quick);
+            let Some(worker) = worker.or_else(|| grant.assign(!prefetched, quick)) else {
                 debug_assert!(false, "every claim has a credit");
                 continue;
             };
@@ -145,6 +143,7 @@ impl<S: ShardStore> ShardActor<S> {
             Err(failure) => (Input::Cached(None), Some(failure)),
         };
         let attempt = Attempt {
+            quick: is_quick(&definition),
             id: claim.id,
             counters: claim.counters,
             priority: claim.priority,
@@ -177,6 +176,12 @@ impl<S: ShardStore> ShardActor<S> {
             }
         }
     }
+}
+
+/// Whether attempts of this definition are known to be over at once.
+fn is_quick(definition: &Arc<Definition>) -> bool {
+    let took = definition.service_ns.load(Ordering::Relaxed);
+    took > 0 && u128::from(took) < QUICK.as_nanos()
 }
 
 /// The submission's policy, else its definition's, else the queue's.

@@ -15,9 +15,9 @@ fn used(slots: &Slots) -> Vec<usize> {
 /// Takes and assigns; returns the workers.
 fn assigned(slots: &Arc<Slots>, shard: ShardId, wanted: usize) -> Vec<(usize, bool)> {
     let mut grant = slots.take(shard, wanted);
-    let free = std::iter::from_fn(|| grant.assign(false)).map(|worker| (worker, false));
+    let free = std::iter::from_fn(|| grant.assign(false, true)).map(|worker| (worker, false));
     let free: Vec<_> = free.collect();
-    let behind = std::iter::from_fn(|| grant.assign(true)).map(|worker| (worker, true));
+    let behind = std::iter::from_fn(|| grant.assign(true, true)).map(|worker| (worker, true));
     let all: Vec<_> = free.into_iter().chain(behind).collect();
     assert!(grant.give_back(true).is_empty());
     all
@@ -38,8 +38,8 @@ fn free_slots_are_spread_over_the_workers_and_go_before_places_behind_them() {
 fn what_was_not_assigned_goes_back() {
     let slots = Slots::new(2, 4, 0);
     let mut grant = slots.take(A, 5);
-    let worker = grant.assign(false).unwrap();
-    assert!(grant.assign(true).is_none());
+    let worker = grant.assign(false, true).unwrap();
+    assert!(grant.assign(true, true).is_none());
     drop(grant.give_back(true));
     let mut expected = vec![0, 0];
     expected[worker] = 1;
@@ -53,8 +53,8 @@ fn a_shard_that_got_too_little_is_woken_when_a_slot_is_free() {
     let slots = Slots::new(1, 1, 0);
     let [(worker, _)] = assigned(&slots, A, 1)[..] else { panic!("one slot") };
     assert!(slots.take(B, 1).give_back(false).is_empty());
-    assert_eq!(slots.release(worker, 1, false), [B]);
-    assert!(slots.release(worker, 0, false).is_empty(), "it is woken once");
+    assert_eq!(slots.release(worker, 1, 0, false), [B]);
+    assert!(slots.release(worker, 0, 0, false).is_empty(), "it is woken once");
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_shard_that_asks_for_a_free_slot_in_vain_is_woken_when_one_comes_back() {
     assert_eq!(held.give_back(false), [B]);
     assert!(slots.free_or_wait(B));
     drop(slots.take(A, 2));
-    assert!(slots.release(0, 0, false).is_empty(), "who may claim now doesn't wait");
+    assert!(slots.release(0, 0, 0, false).is_empty(), "who may claim now doesn't wait");
 }
 
 /// Only quick tasks can use it, so who has just such a place still waits for a slot.
@@ -76,7 +76,7 @@ fn a_place_behind_a_slot_does_not_stop_the_wait_for_a_slot() {
     let grant = slots.take(B, 1);
     assert_eq!((grant.slots(), grant.places_behind()), (0, 1));
     assert!(grant.give_back(false).is_empty());
-    assert_eq!(slots.release(worker, 1, false), [B]);
+    assert_eq!(slots.release(worker, 1, 0, false), [B]);
 }
 
 #[test]
@@ -100,16 +100,16 @@ fn a_suspect_waits_until_nothing_runs_and_then_nothing_runs_beside_it() {
     assert!(!slots.free_or_wait(B), "nothing is claimed while it waits");
     let refused = slots.take(B, 1);
     assert_eq!((refused.slots(), refused.places_behind()), (0, 0));
-    assert!(slots.release(running[0].0, 1, false).is_empty());
-    assert_eq!(slots.release(running[1].0, 1, false), [A]);
+    assert!(slots.release(running[0].0, 1, 0, false).is_empty());
+    assert_eq!(slots.release(running[1].0, 1, 0, false), [A]);
     let mut grant = slots.take_alone(A).unwrap();
     assert!(grant.is_alone());
     assert!(slots.take_alone(A).is_none() && slots.take_alone(B).is_none());
-    let worker = grant.assign(false).unwrap();
-    assert!(grant.assign(false).is_none() && grant.assign(true).is_none());
+    let worker = grant.assign(false, true).unwrap();
+    assert!(grant.assign(false, true).is_none() && grant.assign(true, true).is_none());
     assert!(grant.give_back(true).is_empty());
     assert_eq!(slots.take(B, 9).slots(), 0);
-    let woken = slots.release(worker, 1, true);
+    let woken = slots.release(worker, 1, 0, true);
     assert!(woken.contains(&B));
     assert_eq!(slots.take(B, 9).slots(), 4);
 }
@@ -121,7 +121,7 @@ fn a_suspect_is_woken_when_the_last_place_behind_a_slot_comes_back() {
     let behind = slots.take(B, 2);
     assert_eq!(behind.places_behind(), 2);
     assert!(slots.take_alone(A).is_none());
-    assert!(slots.release(worker, 1, false).is_empty(), "places are still taken");
+    assert!(slots.release(worker, 1, 0, false).is_empty(), "places are still taken");
     assert_eq!(behind.give_back(false), [A]);
     assert!(slots.take_alone(A).is_some());
 }
@@ -135,7 +135,7 @@ fn giving_up_the_wait_for_silence_wakes_the_others() {
     assert!(slots.give_up_alone(B).is_empty(), "only who waits can give up");
     assert!(slots.give_up_alone(A).contains(&B));
     assert_eq!(slots.take(B, 1).slots(), 1);
-    drop(slots.release(running[0].0, 1, false));
+    drop(slots.release(running[0].0, 1, 0, false));
     let suspect = slots.take_alone(A).unwrap();
     assert!(slots.give_up_alone(A).is_empty(), "one that runs isn't waiting");
     drop(suspect);
@@ -230,7 +230,7 @@ proptest! {
                     let index = grant % grants.len();
                     let (grant, assigned) = &mut grants[index];
                     let alone = grant.is_alone();
-                    if let Some(worker) = grant.assign(prefetched) {
+                    if let Some(worker) = grant.assign(prefetched, true) {
                         *assigned = true;
                         attempts.push((worker, alone));
                     }
@@ -250,7 +250,7 @@ proptest! {
                 }
                 Step::Release { attempt } if !attempts.is_empty() => {
                     let (worker, alone) = attempts.remove(attempt % attempts.len());
-                    drop(slots.release(worker, 1, alone));
+                    drop(slots.release(worker, 1, 0, alone));
                 }
                 _ => {}
             }
@@ -267,9 +267,26 @@ proptest! {
             drop(grant.give_back(assigned));
         }
         for (worker, alone) in attempts.drain(..) {
-            drop(slots.release(worker, 1, alone));
+            drop(slots.release(worker, 1, 0, alone));
         }
         prop_assert!(used(&slots).iter().all(|used| *used == 0));
         prop_assert!(!slots.lock().alone.is_some_and(|alone| alone.runs));
     }
+}
+
+/// They used to be stuck there while another worker was free.
+#[test]
+fn nobody_gets_a_place_behind_a_worker_that_is_full_of_long_attempts() {
+    let slots = Slots::new(2, 1, 4);
+    let mut grant = slots.take(A, 1);
+    let worker = grant.assign(false, false).unwrap();
+    assert!(grant.give_back(true).is_empty());
+    let mut grant = slots.take(B, 9);
+    assert_eq!((grant.slots(), grant.places_behind()), (1, 4));
+    let other = grant.assign(true, true).unwrap();
+    assert_ne!(other, worker);
+    drop(grant.give_back(true));
+    drop(slots.release(worker, 1, 1, false));
+    assert_eq!(slots.lock().slow, [0, 0]);
+    assert_eq!(slots.take(B, 9).places_behind(), 8, "behind both");
 }

@@ -104,6 +104,8 @@ impl Work<'_> {
         let window = self.store.window.iter();
         let mut window = window.filter(|(place, _)| !departed.contains(place)).peekable();
         let mut picks = Vec::new();
+        // nothing is to wait behind what may take long
+        let mut all_quick = true;
         while slots + prefetch > 0 {
             let from_window = match (window.peek(), others.peek()) {
                 (None, None) => break,
@@ -119,13 +121,13 @@ impl Work<'_> {
             };
             let Some((what, definition)) = next else { break };
             let prefetched = slots == 0;
-            if prefetched {
-                if !budget.quick.get(definition).copied().unwrap_or(false) {
-                    break;
-                }
+            all_quick &= budget.quick.get(definition).copied().unwrap_or(false);
+            if !prefetched {
+                slots -= 1;
+            } else if all_quick {
                 prefetch -= 1;
             } else {
-                slots -= 1;
+                break;
             }
             if from_window {
                 window.next();

@@ -231,9 +231,9 @@ impl Model {
     /// What the budget allows of it.
     pub(super) fn claimable(&self, budget: &ClaimBudget) -> Vec<TaskId> {
         let mut runnable = self.runnable(false);
-        let behind = runnable.iter().skip(budget.slots).take(budget.prefetch);
-        let quick = behind.take_while(|id| self.rows[id].definition == QUICK).count();
-        runnable.truncate(budget.slots + quick);
+        let head = runnable.iter().take(budget.slots + budget.prefetch);
+        let quick = head.take_while(|id| self.rows[id].definition == QUICK).count();
+        runnable.truncate(budget.slots.max(quick));
         runnable
     }
 
