@@ -81,6 +81,11 @@ impl<S: ShardStore> ShardActor<S> {
                 continue;
             };
             assigned = true;
+            if alone {
+                let (task, name) = (attempt.id, &attempt.definition.name);
+                let crashes = attempt.counters.crashes;
+                tracing::warn!(%task, %name, crashes, "a task runs alone: the process died with it");
+            }
             attempt.worker = worker;
             attempt.alone = alone;
             runs[worker].push(Arc::new(attempt));

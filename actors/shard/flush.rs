@@ -143,6 +143,10 @@ impl<S: ShardStore> ShardActor<S> {
                 continue;
             };
             let Next::Ended(outcome) = settlement.transition.next else { continue };
+            if let (Outcome::Failed, Some(failure)) = (outcome, &settlement.transition.failure) {
+                let (name, kind) = (&done.attempt.definition.name, failure.kind);
+                tracing::warn!(task = %settlement.id, %name, %kind, "a task failed for good");
+            }
             spent.extend(cached.remove(&sequence));
             let watching = watchers.remove(&sequence);
             if !send && watching.is_none() {

@@ -167,12 +167,12 @@ impl SqliteStore {
                     definition: self.names.definition(row.get(0)?),
                     state: row::state(row.get(1)?),
                     delivery: row::delivery(row.get(2)?, reasons.first().copied()),
-                    priority: row.get(4)?,
+                    priority: row::priority(row, 4)?,
                     place: Place { rank: row.get(5)?, sequence },
                     volatile: row.get(6)?,
                     parent: details.parent(parent),
                     callbacks: details.callbacks(),
-                    claim_no: row.get(9)?,
+                    claim_no: row::count(row, 9)?,
                     reasons,
                 })
             })

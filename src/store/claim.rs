@@ -71,7 +71,8 @@ impl Work<'_> {
         while let Some(row) = rows.next()? {
             let sequence: i64 = row.get(0)?;
             ids.push(sequence);
-            let arrival = self.store.arrival(sequence, row.get(1)?, row.get(2)?, row.get(3)?);
+            let crashes = row::count(row, 3)?;
+            let arrival = self.store.arrival(sequence, row.get(1)?, row.get(2)?, crashes);
             self.changes.arrivals.push(arrival);
         }
         for id in ids {
@@ -190,7 +191,9 @@ fn read_claim(
     let text = row.get_ref(8)?.as_str_or_null()?;
     let payload = row.get_ref(11)?.as_blob_or_null()?;
     let known = row::codec(row.get(4)?).zip(Details::read(text));
-    let intact = known.is_some();
+    let counters = row::counters(row, 0)?;
+    let Counters { claim_no, failures, crashes } = counters;
+    let intact = known.is_some() && claim_no.max(failures).max(crashes) < u32::MAX;
     let (codec, details) = known.unwrap_or_default();
     let sum = row::checksum(store.names.of(definition).1, codec, sequence, payload, text);
     let parent = row.get::<_, Option<i64>>(7)?.map(|parent| store.id(parent));
@@ -206,12 +209,8 @@ fn read_claim(
     Ok(Claim {
         id: store.id(sequence as i64),
         definition,
-        counters: Counters {
-            claim_no: row.get::<_, u32>(0)? + 1,
-            failures: row.get(1)?,
-            crashes: row.get(2)?,
-        },
-        priority: row.get(3)?,
+        counters: Counters { claim_no: counters.claim_no.saturating_add(1), ..counters },
+        priority: row::priority(row, 3)?,
         submitted_at: Timestamp::from_micros(row.get(6)?),
         input,
         overrides: details.overrides(),

@@ -154,9 +154,9 @@ impl SqliteStore {
                 Ok(OpenDelivery {
                     state: row::state(row.get(0)?),
                     delivery: row::delivery(row.get(1)?, None),
-                    left: row.get(2)?,
+                    left: row::count(row, 2)?,
                     reasons: row::reasons(row.get_ref(3)?.as_str_or_null()?),
-                    claim_no: row.get(4)?,
+                    claim_no: row::count(row, 4)?,
                     volatile: row.get(5)?,
                 })
             })

@@ -98,7 +98,7 @@ impl SqliteStore {
             after.map_or((i64::MIN, -1), |place| (place.rank, place.sequence as i64));
         let mut select = self.connection.prepare_cached(READY_AFTER)?;
         let rows = select.query_map(params![rank, sequence, limit], |row| {
-            Ok(self.arrival(row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            Ok(self.arrival(row.get(0)?, row.get(1)?, row.get(2)?, row::count(row, 3)?))
         })?;
         rows.collect()
     }

@@ -4,14 +4,14 @@ use rusqlite::{Transaction, TransactionBehavior};
 
 use super::delivery::Closing;
 use super::fault::store_error;
-use super::row::Details;
+use super::row::{self, Details};
 use super::sqlite::{Changes, SqliteStore};
 use super::work::Work;
 use super::{Batch, ClaimBudget, Memory, Recovered, Settlement};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::lifecycle::{self, AttemptEvent, Next, Situation, State, Transition};
-use crate::record::{Counters, DeadReason, Delivery, RetryPolicy, TaskStatus};
+use crate::record::{DeadReason, Delivery, RetryPolicy, TaskStatus};
 
 /// How many rows one step of a recovery looks at.
 const STEP: usize = 1_000;
@@ -147,15 +147,14 @@ impl SqliteStore {
         let rows = select.query_map((after as i64, STEP), |row| {
             let definition = self.names.definition(row.get(1)?);
             let started_at = row.get::<_, Option<i64>>(11)?.unwrap_or_default();
-            let counters =
-                Counters { claim_no: row.get(6)?, failures: row.get(7)?, crashes: row.get(8)? };
+            let counters = row::counters(row, 6)?;
             let details = Details::read(row.get_ref(10)?.as_str_or_null()?).unwrap_or_default();
             Ok(Live {
                 settlement: Settlement {
                     id: self.id(row.get(0)?),
                     claim_no: counters.claim_no,
                     definition: definition.unwrap_or_default(),
-                    priority: row.get(5)?,
+                    priority: row::priority(row, 5)?,
                     transition: Transition {
                         next: Next::Again { at: Timestamp::default() },
                         counters,
@@ -170,9 +169,9 @@ impl SqliteStore {
                         .parent(row.get::<_, Option<i64>>(9)?.map(|parent| self.id(parent))),
                 },
                 definition,
-                state: super::row::state(row.get(2)?),
-                delivery: super::row::delivery(row.get(3)?, None),
-                left: row.get(12)?,
+                state: row::state(row.get(2)?),
+                delivery: row::delivery(row.get(3)?, None),
+                left: row::count(row, 12)?,
                 volatile: row.get(4)?,
             })
         })?;

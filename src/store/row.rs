@@ -39,8 +39,8 @@ pub(super) fn record(store: &SqliteStore, row: &Row<'_>) -> rusqlite::Result<Tas
         status: lifecycle::status(state, &delivery),
         outcome: state.outcome(),
         delivery,
-        priority: row.get(5)?,
-        counters: Counters { claim_no: row.get(6)?, failures: row.get(7)?, crashes: row.get(8)? },
+        priority: priority(row, 5)?,
+        counters: counters(row, 6)?,
         submitted_at: Timestamp::from_micros(row.get(10)?),
         started_at: row.get::<_, Option<i64>>(11)?.map(Timestamp::from_micros),
         ended_at: due_or_ended_at.filter(|_| state.outcome().is_some()),
@@ -50,6 +50,27 @@ pub(super) fn record(store: &SqliteStore, row: &Row<'_>) -> rusqlite::Result<Tas
         payload: row.get::<_, Option<Vec<u8>>>(15)?.map(encoded),
         output: row.get::<_, Option<Vec<u8>>>(16)?.map(encoded),
     })
+}
+
+/// A counter. One that damage left out of range counts as the most there can be: a row that can't be
+/// read would stop every batch that comes upon it.
+pub(super) fn count(row: &Row<'_>, at: usize) -> rusqlite::Result<u32> {
+    Ok(u32::try_from(row.get::<_, i64>(at)?).unwrap_or(u32::MAX))
+}
+
+/// The columns `claim_no`, `failures` and `crashes`, from this one on.
+pub(super) fn counters(row: &Row<'_>, from: usize) -> rusqlite::Result<Counters> {
+    Ok(Counters {
+        claim_no: count(row, from)?,
+        failures: count(row, from + 1)?,
+        crashes: count(row, from + 2)?,
+    })
+}
+
+/// A priority; the nearest there is, if damage left it out of range.
+pub(super) fn priority(row: &Row<'_>, at: usize) -> rusqlite::Result<i16> {
+    let stored: i64 = row.get(at)?;
+    Ok(stored.clamp(i16::MIN.into(), i16::MAX.into()) as i16)
 }
 
 /// The codec of a `codec` column, which can hold any number.

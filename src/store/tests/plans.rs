@@ -1,5 +1,7 @@
 //! Which index serves which statement, and that history is in none of them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use rusqlite::params_from_iter;
 use rusqlite::types::Null;
 
@@ -118,4 +120,40 @@ async fn a_fresh_task_that_is_claimed_at_once_writes_its_row_and_one_index_entry
     store.apply(&Batch { submissions, claim: claim(1), ..batch() }).await.unwrap();
     assert_eq!(store.outlook().row_writes - before, 2, "the task and the count of what runs");
     assert_eq!(indexed(&store.connection), [0, 0, 2]);
+}
+
+/// How many steps SQLite's machine takes for one task's whole life, beside this many that are over.
+async fn steps_beside(history: usize) -> u64 {
+    let mut shard = Shard::new();
+    let mut store = shard.open();
+    for _ in 0..history / 500 {
+        let submissions = vec![task(); 500];
+        let claims = Batch { submissions, claim: claim(500), ..batch() };
+        let claims = store.apply(&claims).await.unwrap().claims;
+        let settlements = claims.iter().map(finished).collect();
+        store.apply(&Batch { settlements, ..batch() }).await.unwrap();
+    }
+    let steps = Arc::new(AtomicU64::new(0));
+    let counted = steps.clone();
+    let count = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    store.connection.progress_handler(1, Some(count)).unwrap();
+    // not claimed with its insertion, so that it is looked for
+    store.apply(&Batch { submissions: vec![task()], ..batch() }).await.unwrap();
+    let claims = store.apply(&Batch { claim: claim(1), ..batch() }).await.unwrap().claims;
+    let settlements = vec![Settlement { notify: true, ..finished(&claims[0]) }];
+    store.apply(&Batch { settlements, ..batch() }).await.unwrap();
+    let end = DeliveryEnd { id: claims[0].id, claim_no: 1, dead: None };
+    store.apply(&Batch { deliveries: vec![end], ..batch() }).await.unwrap();
+    steps.load(Ordering::Relaxed)
+}
+
+/// Counted, not timed.
+#[tokio::test]
+async fn the_work_for_a_task_does_not_grow_with_history() {
+    let (few, many) = (steps_beside(500).await, steps_beside(20_000).await);
+    assert!(few > 100, "{few} steps");
+    assert_eq!(few, many);
 }

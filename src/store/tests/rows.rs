@@ -13,6 +13,10 @@ async fn input_after(alteration: &str) -> ClaimInput {
     shard.alter(alteration);
     let mut store = shard.open();
     let mut claims = store.apply(&Batch { claim: claim(1), ..batch() }).await.unwrap().claims;
+    if claims.is_empty() {
+        let claim = ClaimBudget { suspect: true, ..claim(0) };
+        claims = store.apply(&Batch { claim, ..batch() }).await.unwrap().claims;
+    }
     assert_eq!(claims.len(), 1, "it is claimed, and ends there");
     claims.remove(0).input
 }
@@ -33,6 +37,9 @@ async fn a_row_whose_parts_were_exchanged_never_runs() {
         "update task set checksum = -1",
         "update task set checksum = 1 << 40",
         "update task set payload = null",
+        "update task set failures = 1 << 32",
+        "update task set claim_no = 4294967295",
+        "update task set crashes = 1 << 60",
         "update task set payload = null, parent = 1",
         "update task set details = '{}'",
         "update task set details = '{\"max_attempts\":99}'",
