@@ -57,15 +57,8 @@ pub(crate) async fn start(shared: Arc<Shared>) -> Result<Running> {
     let (report, ended) = watch::channel(None);
     let run = move || {
         let runner = System::new();
-        let (arbiters, outcome) = runner.block_on(run(&shared, started, stopped));
-        for arbiter in &arbiters {
-            arbiter.stop();
-        }
-        for arbiter in arbiters {
-            if arbiter.join().is_err() {
-                tracing::error!("a thread of the queue ended in a panic");
-            }
-        }
+        let (threads, outcome) = runner.block_on(run(&shared, started, stopped));
+        threads.join();
         drop(runner);
         // not earlier: until their threads have ended, shards may write
         shared.release_directory();
@@ -86,12 +79,51 @@ pub(crate) async fn start(shared: Arc<Shared>) -> Result<Running> {
     }
 }
 
+/// How long the threads that user code may hold have to end.
+const JOIN_GRACE: Duration = Duration::from_secs(2);
+
+/// The threads to wait for in the end.
+struct Threads {
+    /// Those of shards: only our own code runs there.
+    shards: Vec<Arbiter>,
+    others: Vec<Arbiter>,
+}
+
+impl Threads {
+    fn join(self) {
+        for arbiter in self.others.iter().chain(&self.shards) {
+            arbiter.stop();
+        }
+        // a runtime waits without limit for what a task gave to `spawn_blocking`
+        let (done, joined) = std::sync::mpsc::channel();
+        let others = self.others;
+        let joining = move || {
+            join_all(others);
+            // if nobody waits any more, it came too late
+            let _ = done.send(());
+        };
+        let joiner = std::thread::Builder::new().name("mqs-join".into()).spawn(joining);
+        if joiner.is_ok() && joined.recv_timeout(JOIN_GRACE).is_err() {
+            tracing::warn!("blocking code that a task started holds a thread; it is left behind");
+        }
+        join_all(self.shards);
+    }
+}
+
+fn join_all(arbiters: Vec<Arbiter>) {
+    for arbiter in arbiters {
+        if arbiter.join().is_err() {
+            tracing::error!("a thread of the queue ended in a panic");
+        }
+    }
+}
+
 /// The life of the system's own thread: start, wait, end.
 async fn run(
     shared: &Arc<Shared>,
     started: oneshot::Sender<Started>,
     stopped: oneshot::Receiver<Duration>,
-) -> (Vec<Arbiter>, ShutdownReport) {
+) -> (Threads, ShutdownReport) {
     let mut arbiters = Vec::new();
     let outcome = boot(shared, &mut arbiters).await;
     let running = outcome.is_ok();
@@ -106,7 +138,11 @@ async fn run(
         }
     }
     shared.pool.close();
-    (ending::responsive(arbiters).await, report)
+    // they were started first
+    let others = arbiters.split_off(shared.shards.len().min(arbiters.len()));
+    let others = ending::responsive(others).await;
+    let shards = ending::responsive(arbiters).await;
+    (Threads { shards, others }, report)
 }
 
 async fn boot(shared: &Arc<Shared>, arbiters: &mut Vec<Arbiter>) -> Started {

@@ -2,7 +2,7 @@
 
 use message_queue_sqlite::prelude::*;
 
-use crate::tasks::{double, gated, gated_blocking, heard_late, log};
+use crate::tasks::{double, gated, gated_blocking, gated_borrowed, heard_late, log};
 use crate::world::{LIMIT, Received, World, end, in_time, start, until_status};
 
 const AT_ONCE: Duration = Duration::from_millis(1);
@@ -109,6 +109,22 @@ async fn a_blocking_attempt_past_the_deadline_is_named_and_given_back() {
     in_time(queue.handle::<gated_blocking::Task>(id)).await.unwrap();
     let counters = queue.record(id).await.unwrap().counters;
     assert_eq!((counters.failures, counters.crashes), (0, 0));
+    end(queue).await;
+}
+
+/// A runtime waits for such code without limit, and the queue's end used to.
+#[actix::test]
+async fn blocking_code_that_an_attempt_started_itself_does_not_keep_the_queue_from_ending() {
+    let world = World::new();
+    let queue = world.start().await;
+    in_time(queue.submit(gated_borrowed::task("stuck".into()))).await.unwrap();
+    world.probe.until("stuck started", 1).await;
+    let report = in_time(queue.shutdown(AT_ONCE)).await.unwrap();
+    assert_eq!((report.released, report.waiting), (1, 1));
+    drop(queue);
+    let queue = world.start().await;
+    world.probe.until("stuck started", 2).await;
+    world.probe.open(2);
     end(queue).await;
 }
 

@@ -62,6 +62,18 @@ pub(crate) fn gated_blocking(tag: String, probe: Data<Probe>) -> Result<String, 
     Ok(tag)
 }
 
+/// As `gated`, in blocking code that it started itself.
+#[task(name = "gated.borrowed")]
+pub(crate) async fn gated_borrowed(tag: String, probe: Data<Probe>) -> Result<String, TaskError> {
+    let probe = probe.clone();
+    let blocking = tokio::task::spawn_blocking(move || {
+        probe.note(format!("{tag} started"));
+        probe.pass_blocking();
+        tag
+    });
+    blocking.await.map_err(TaskError::fatal)
+}
+
 /// Runs until it is told to end, and fails then.
 #[task(name = "obedient")]
 pub(crate) async fn obedient(probe: Data<Probe>, ctx: TaskContext) -> Result<(), TaskError> {
