@@ -2,6 +2,7 @@
 
 mod builder;
 mod handle;
+mod off_thread;
 mod shutdown;
 mod stream;
 mod subscription;
@@ -21,6 +22,7 @@ pub use shutdown::{ShutdownReport, shutdown_signal};
 pub use stream::SubmitStream;
 pub use subscription::SubscriptionGuard;
 
+use self::off_thread::off_thread;
 use crate::actors::dispatcher::Dispatcher;
 use crate::actors::messages::{
     BackupTo, Cancel, CountTasks, GetTask, ListTasks, Redrive, Submit, SubmitAll, Subscribe,
@@ -276,13 +278,13 @@ impl Queue {
     /// [`Error::Backup`], [`Error::ShardUnavailable`] or [`Error::Store`]; then the directory isn't
     /// a backup, and no restore takes it. Neither is it when the future is dropped.
     pub async fn backup(&self, to: impl AsRef<Path>) -> Result<()> {
-        let to = to.as_ref();
-        let failed = |source: StoreError| Error::Backup {
-            action: format!("back up to {}", to.display()),
-            source,
-        };
-        let directory = self.inner.shared.directory().map_err(failed)?;
-        let target = BackupTarget::prepare(&directory, to).map_err(failed)?;
+        let to = to.as_ref().to_path_buf();
+        let action = format!("back up to {}", to.display());
+        let failed = move |source: StoreError| Error::Backup { action: action.clone(), source };
+        let directory = self.inner.shared.directory().map_err(&failed)?;
+        let prepare_failed = failed.clone();
+        let prepare = move || BackupTarget::prepare(&directory, &to).map_err(prepare_failed);
+        let target = off_thread(prepare).await?;
         for shard in target.shards() {
             let ledger = self.inner.shared.shard(shard);
             let ledger = ledger.ok_or(Error::ShardUnavailable { shard })?;
@@ -290,7 +292,7 @@ impl Queue {
             ledger.link.send(BackupTo { file: target.shard_path(shard), answer });
             answered.await.unwrap_or(Err(Error::ShardUnavailable { shard }))?;
         }
-        target.finish().map_err(failed)
+        off_thread(move || target.finish().map_err(failed)).await
     }
 
     /// Makes a queue directory out of a backup. The directory must not exist or be empty. It blocks

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use actix::Recipient;
 
 use super::Queue;
+use super::off_thread::off_thread;
 use crate::actors::system::{self, Shared};
 use crate::clock::Clock;
 use crate::error::{Error, Result, StartError};
@@ -145,12 +146,17 @@ impl QueueBuilder {
             allow_network_filesystem: storage.allow_network_filesystem,
             ballast_bytes: storage.wal_limit.saturating_mul(2).min(128 * 1024 * 1024),
         };
-        let directory = Directory::open(&storage.dir, &options)?;
+        let dir = storage.dir.clone();
         let count = u16::try_from(self.settings.shards.count).unwrap_or(u16::MAX);
-        let shards = directory.ensure_shards(count).map_err(|source| {
-            let what = "manifest.json".to_string();
-            Error::Start { reasons: vec![StartError::Open { what, source }] }
-        })?;
+        let opened = off_thread(move || {
+            let directory = Directory::open(&dir, &options)?;
+            let shards = directory.ensure_shards(count).map_err(|source| {
+                let what = "manifest.json".to_string();
+                Error::Start { reasons: vec![StartError::Open { what, source }] }
+            })?;
+            Ok((directory, shards))
+        });
+        let (directory, shards) = opened.await?;
         if self.registry.definitions().is_empty() {
             tracing::warn!("no task is registered: nothing will run");
         }
