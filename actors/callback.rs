@@ -27,15 +27,18 @@ impl CallbackActor {
 
     fn deliver(&self, item: DeliverItem, snapshot: &Snapshot) {
         let deliveries = &self.deliveries;
-        let DeliverItem { result, claim_no, targets } = item;
+        let DeliverItem { result, claim_no, targets, lost } = item;
         let wanting = || {
             let subscriptions = snapshot.subscriptions.iter();
             subscriptions.filter(|subscription| subscription.wants(result.name()))
         };
         let subscribed = wanting().count();
         let ticket = Ticket::new(result.id(), claim_no, (targets.len() + subscribed).max(1));
+        let gone = Some(DeadReason::SubscriberGone);
         if targets.is_empty() && subscribed == 0 {
-            deliveries.close(&ticket, Some(DeadReason::SubscriberGone));
+            deliveries.close(&ticket, gone);
+        } else if lost {
+            ticket.set_dead(gone);
         }
         for target in targets {
             self.deliver_to(target, &ticket, &result);

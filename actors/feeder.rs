@@ -27,6 +27,11 @@ impl Ticket {
     pub(crate) fn new(id: TaskId, claim_no: u32, targets: usize) -> Rc<Self> {
         Rc::new(Ticket { id, claim_no, open: Cell::new(targets), dead: Cell::new(None) })
     }
+
+    /// Notes why a target will never have the result; the first reason stays.
+    pub(crate) fn set_dead(&self, reason: Option<DeadReason>) {
+        self.dead.set(self.dead.get().or(reason));
+    }
 }
 
 /// What the CallbackActor has in hand. It lives on the actor's thread and outlives the actor.
@@ -54,7 +59,7 @@ impl Deliveries {
     pub(crate) fn close(&self, ticket: &Ticket, dead: Option<DeadReason>) {
         if let Some(reason) = dead {
             tracing::warn!(task = %ticket.id, ?reason, "a result will not reach a target");
-            ticket.dead.set(ticket.dead.get().or(dead));
+            ticket.set_dead(dead);
         }
         ticket.open.set(ticket.open.get().saturating_sub(1));
         if ticket.open.get() == 0 {

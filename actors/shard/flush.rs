@@ -158,7 +158,9 @@ impl<S: ShardStore> ShardActor<S> {
             }
             if send {
                 let targets = targets.remove(&sequence).unwrap_or_default();
-                deliver.push(DeliverItem { result, claim_no: settlement.claim_no, targets });
+                let lost = done.attempt.volatile && targets.is_empty();
+                let claim_no = settlement.claim_no;
+                deliver.push(DeliverItem { result, claim_no, targets, lost });
             }
         }
         spent
@@ -167,7 +169,8 @@ impl<S: ShardStore> ShardActor<S> {
     fn item_of(&self, record: &TaskRecord) -> Option<DeliverItem> {
         let result = self.result_of(record)?;
         let targets = self.ledger.targets().remove(&record.id.sequence()).unwrap_or_default();
-        Some(DeliverItem { result, claim_no: record.counters.claim_no, targets })
+        let claim_no = record.counters.claim_no;
+        Some(DeliverItem { result, claim_no, targets, lost: false })
     }
 
     /// Sends results to the CallbackActor.

@@ -98,6 +98,28 @@ async fn targets_in_memory_are_gone_after_a_restart_and_the_result_is_not() {
 }
 
 #[actix::test]
+async fn a_present_subscriber_does_not_hide_that_a_target_is_gone() {
+    let world = World::new();
+    let gone = Received::new();
+    let queue = world.start().await;
+    let task = gated::task("one".into()).reply_to(gone.recipient());
+    let id = in_time(queue.submit(task)).await.unwrap().id();
+    world.probe.until("one started", 1).await;
+    drop(queue);
+
+    let queue = world.start_again(|| world.builder()).await;
+    let mut present = Received::new();
+    let _guard = queue.subscribe::<gated::Task>(present.recipient()).await.unwrap();
+    world.probe.open(1);
+    assert_eq!(present.next().await.id(), id);
+    let dead = |record: &message_queue_sqlite::TaskRecord| {
+        record.delivery == Delivery::Dead(DeadReason::SubscriberGone)
+    };
+    until_record(&queue, id, dead).await;
+    end(queue).await;
+}
+
+#[actix::test]
 async fn a_result_that_was_on_its_way_to_memory_is_dead_after_a_restart() {
     struct Slow(crate::probe::Probe);
     impl Actor for Slow {
