@@ -27,11 +27,11 @@ pub(super) const CLOSE_ONE: &str = "
        set delivery = ?2, delivery_left = ?3, undelivered = ?4, volatile = ?5, live = (?3 > 0)
      where id = ?1";
 
-/// Results that wait for credits, oldest task first. Served by task_live.
+/// Results that wait for credits, oldest task first. Served by task_pending.
 pub(super) const WAITING: &str = concat!(
     "select ",
     row::record_columns!(),
-    " from task where live = 1 and delivery = 1 order by id limit ?1"
+    " from task where delivery = 1 order by id limit ?1"
 );
 
 /// Served by the primary key.

@@ -28,8 +28,8 @@ pub(super) const LIVE: &str = "
      order by id
      limit ?2";
 
-/// Served by task_live.
-pub(super) const UNDELIVERED: &str = "select count(*) from task where live = 1 and delivery = 1";
+/// Served by task_pending.
+pub(super) const UNDELIVERED: &str = "select count(*) from task where delivery = 1";
 
 /// Served by the primary key.
 pub(super) const BACK_TO_PENDING: &str =

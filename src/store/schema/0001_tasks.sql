@@ -85,3 +85,6 @@ create index task_due on task (due_or_ended_at) where state = 0;
 -- What a recovery looks at. `live` keeps its value from the claim to the last delivery, so the
 -- updates between don't touch this index.
 create index task_live on task (live) where live = 1;
+
+-- Results that wait for their turn to be sent to memory, oldest first. Most never wait.
+create index task_pending on task (delivery) where delivery = 1;

@@ -64,9 +64,9 @@ fn what_looks_for_work_is_served_by_the_index_of_that_work_in_its_order() {
         (recover::SAMPLE, "task_ready"),
         (read::NEXT_DUE, "task_due"),
         (claim::DUE, "task_due"),
-        (delivery::WAITING, "task_live"),
+        (delivery::WAITING, "task_pending"),
         (recover::LIVE, "task_live"),
-        (recover::UNDELIVERED, "task_live"),
+        (recover::UNDELIVERED, "task_pending"),
     ]);
 }
 
@@ -75,13 +75,14 @@ fn what_walks_over_history_goes_by_the_primary_key_and_sorts_nothing() {
     check(&[(read::LIST, PRIMARY), (maintain::STRETCH, PRIMARY), (maintain::REMOVE, PRIMARY)]);
 }
 
-/// How many rows each partial index holds: ready, due, live.
-fn indexed(connection: &Connection) -> [i64; 3] {
+/// How many rows each partial index holds: ready, due, live, pending.
+fn indexed(connection: &Connection) -> [i64; 4] {
     let count = |sql| connection.query_row(sql, [], |row| row.get(0)).unwrap();
     [
         count("select count(*) from task indexed by task_ready where state = 1"),
         count("select count(*) from task indexed by task_due where state = 0"),
         count("select count(*) from task indexed by task_live where live = 1"),
+        count("select count(*) from task indexed by task_pending where delivery = 1"),
     ]
 }
 
@@ -92,17 +93,17 @@ async fn a_row_is_in_the_one_index_of_its_state_and_in_none_when_it_is_over() {
     let later = NOW.saturating_add(Duration::from_secs(1));
     let waiting = NewTask { due_at: Some(later), volatile: true, ..task() };
     store.apply(&Batch { submissions: vec![waiting], ..batch() }).await.unwrap();
-    assert_eq!(indexed(&store.connection), [0, 1, 0]);
+    assert_eq!(indexed(&store.connection), [0, 1, 0, 0]);
     store.apply(&Batch { now: later, ..batch() }).await.unwrap();
-    assert_eq!(indexed(&store.connection), [1, 0, 0]);
+    assert_eq!(indexed(&store.connection), [1, 0, 0, 0]);
     let claimed = store.apply(&Batch { claim: claim(1), ..batch() }).await.unwrap().claims;
-    assert_eq!(indexed(&store.connection), [0, 0, 1]);
+    assert_eq!(indexed(&store.connection), [0, 0, 1, 0]);
     let settlements = vec![finished(&claimed[0])];
     store.apply(&Batch { settlements, ..batch() }).await.unwrap();
-    assert_eq!(indexed(&store.connection), [0, 0, 1]);
+    assert_eq!(indexed(&store.connection), [0, 0, 1, 0]);
     let end = DeliveryEnd { id: claimed[0].id, claim_no: 1, dead: None };
     store.apply(&Batch { deliveries: vec![end], ..batch() }).await.unwrap();
-    assert_eq!(indexed(&store.connection), [0, 0, 0]);
+    assert_eq!(indexed(&store.connection), [0, 0, 0, 0]);
     let rows: i64 =
         store.connection.query_row("select count(*) from task", [], |row| row.get(0)).unwrap();
     assert_eq!(rows, 1);
@@ -119,7 +120,7 @@ async fn a_fresh_task_that_is_claimed_at_once_writes_its_row_and_one_index_entry
     let submissions = vec![task()];
     store.apply(&Batch { submissions, claim: claim(1), ..batch() }).await.unwrap();
     assert_eq!(store.outlook().row_writes - before, 2, "the task and the count of what runs");
-    assert_eq!(indexed(&store.connection), [0, 0, 2]);
+    assert_eq!(indexed(&store.connection), [0, 0, 2, 0]);
 }
 
 /// How many steps SQLite's machine takes for one task's whole life, beside this many that are over.
