@@ -11,6 +11,26 @@ use crate::result::TaskResult;
 use crate::store::{Lookup, ShardStore};
 
 impl<S: ShardStore> ShardActor<S> {
+    /// Reads a task, then does something with its record.
+    fn look_up(
+        &mut self,
+        id: TaskId,
+        context: &mut Context<Self>,
+        then: impl FnOnce(&mut Self, Result<TaskRecord>) + 'static,
+    ) {
+        self.with_store(
+            context,
+            move |mut store| async move {
+                let lookup = store.get(id).await;
+                (store, lookup)
+            },
+            move |actor, lookup, _| {
+                let found = actor.found(id, lookup);
+                then(actor, found);
+            },
+        );
+    }
+
     fn found(&self, id: TaskId, lookup: Result<Lookup, StoreError>) -> Result<TaskRecord> {
         match lookup {
             Ok(Lookup::Found(record)) => Ok(*record),
@@ -29,14 +49,7 @@ impl<S: ShardStore> Handler<GetRow> for ShardActor<S> {
     type Result = ();
 
     fn handle(&mut self, GetRow { id, answer }: GetRow, context: &mut Context<Self>) {
-        self.with_store(
-            context,
-            move |mut store| async move {
-                let lookup = store.get(id).await;
-                (store, lookup)
-            },
-            move |actor, lookup, _| drop(answer.send(actor.found(id, lookup))),
-        );
+        self.look_up(id, context, move |_, found| drop(answer.send(found)));
     }
 }
 
@@ -45,26 +58,18 @@ impl<S: ShardStore> Handler<Watch> for ShardActor<S> {
 
     /// Reads and, if the task hasn't ended, enlists: one message, so no end is missed between.
     fn handle(&mut self, Watch { id, answer }: Watch, context: &mut Context<Self>) {
-        self.with_store(
-            context,
-            move |mut store| async move {
-                let lookup = store.get(id).await;
-                (store, lookup)
-            },
-            move |actor, lookup, _| {
-                let ended = actor.found(id, lookup).map(|record| actor.result_of(&record));
-                match ended {
-                    Ok(None) => {
-                        let mut watchers = actor.ledger.watchers();
-                        let waiting = watchers.entry(id.sequence()).or_default();
-                        waiting.retain(|watcher| !watcher.is_closed());
-                        waiting.push(answer);
-                    }
-                    Ok(Some(result)) => drop(answer.send(Ok(result))),
-                    Err(error) => drop(answer.send(Err(error))),
+        self.look_up(id, context, move |actor, found| {
+            match found.map(|record| actor.result_of(&record)) {
+                Ok(None) => {
+                    let mut watchers = actor.ledger.watchers();
+                    let waiting = watchers.entry(id.sequence()).or_default();
+                    waiting.retain(|watcher| !watcher.is_closed());
+                    waiting.push(answer);
                 }
-            },
-        );
+                Ok(Some(result)) => drop(answer.send(Ok(result))),
+                Err(error) => drop(answer.send(Err(error))),
+            }
+        });
     }
 }
 
@@ -72,29 +77,18 @@ impl<S: ShardStore> Handler<Recheck> for ShardActor<S> {
     type Result = ();
 
     fn handle(&mut self, Recheck(id): Recheck, context: &mut Context<Self>) {
-        self.with_store(
-            context,
-            move |mut store| async move {
-                let lookup = store.get(id).await;
-                (store, lookup)
-            },
-            move |actor, lookup, _| {
-                let ended = actor.found(id, lookup).map(|record| actor.result_of(&record));
-                if matches!(ended, Ok(None)) {
-                    return;
-                }
-                let spent = actor.ledger.cached().remove(&id.sequence());
-                if let Some(spent) = spent {
-                    actor.shared.callback.discard(spent);
-                }
-                let watching = actor.ledger.watchers().remove(&id.sequence());
-                for watcher in watching.into_iter().flatten() {
-                    let ended = ended.as_ref().map_err(Clone::clone);
-                    let told = ended.map(Option::as_ref).transpose();
-                    drop(told.map(|told| watcher.send(told.cloned())));
-                }
-            },
-        );
+        self.look_up(id, context, move |actor, found| {
+            let ended = found.map(|record| actor.result_of(&record));
+            let Some(ended) = ended.transpose() else { return };
+            let spent = actor.ledger.cached().remove(&id.sequence());
+            if let Some(spent) = spent {
+                actor.shared.callback.discard(spent);
+            }
+            let watching = actor.ledger.watchers().remove(&id.sequence());
+            for watcher in watching.into_iter().flatten() {
+                drop(watcher.send(ended.clone()));
+            }
+        });
     }
 }
 
