@@ -138,8 +138,9 @@ fn the_store_names_no_actors() {
 }
 
 #[test]
-fn nothing_is_unsafe() {
-    for file in sources() {
+fn nothing_is_unsafe_but_the_vfs_of_the_tests() {
+    let faults = files("faults", "rs").into_iter().filter(|file| !file.ends_with("src/vfs.rs"));
+    for file in sources().into_iter().chain(faults) {
         let code = code(&fs::read_to_string(&file).unwrap());
         let words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
         let found = words.filter(|word| *word == "unsafe").count();
@@ -149,8 +150,8 @@ fn nothing_is_unsafe() {
 
 #[test]
 fn no_file_is_too_long() {
-    let all = [sources(), files("tests", "rs"), files("examples", "rs"), files("macros/src", "rs")];
-    for file in all.concat() {
+    let more = ["tests", "examples", "macros/src", "faults"];
+    for file in more.iter().fold(sources(), |all, more| [all, files(more, "rs")].concat()) {
         let lines = fs::read_to_string(&file).unwrap().lines().count();
         assert!(lines <= LINES_MAX, "{} has {lines} lines", name(&file));
     }

@@ -1,0 +1,5 @@
+//! What the queue does when its files fail. Each test has faults in a directory of its own, so they
+//! run side by side.
+#![expect(clippy::unwrap_used, reason = "a test fails where its helper does")]
+
+mod shim;
