@@ -1,0 +1,377 @@
+//! A queue in a directory with faults, its tasks, and what must be true of them whatever fails.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::panic::Location;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use message_queue_sqlite::Recovery;
+use message_queue_sqlite::prelude::*;
+use message_queue_sqlite_faults::Faults;
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::time::Instant;
+
+/// When a test that waits gives up. Only a failing one ever gets there.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs a test's future on this thread.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    LocalSet::new().block_on(&runtime, future)
+}
+
+/// Awaits something that must happen.
+#[track_caller]
+pub(crate) fn in_time<T>(future: impl IntoFuture<Output = T>) -> impl Future<Output = T> {
+    let caller = Location::caller();
+    let waited = tokio::time::timeout(LIMIT, future.into_future());
+    async move {
+        let waited = waited.await;
+        waited.unwrap_or_else(|_| panic!("what {caller} waits for doesn't happen"))
+    }
+}
+
+/// Lets other tasks and threads run until it is so.
+#[track_caller]
+pub(crate) fn turn(is: impl Fn() -> bool) -> impl Future<Output = ()> {
+    in_time(async move {
+        while !is() {
+            std::thread::yield_now();
+            tokio::task::yield_now().await;
+        }
+    })
+}
+
+/// What is known of the attempts of one number's task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// How many run now, and how many ever did at one time.
+    now: u32,
+    most: u32,
+    total: u32,
+    /// How often its callback ran, and its closure.
+    reported: u32,
+    heard: u32,
+}
+
+/// What the tasks and the test share: the attempts, and a gate. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Runs {
+    runs: Arc<Mutex<HashMap<u64, Run>>>,
+    changed: watch::Sender<()>,
+    gate: watch::Sender<bool>,
+}
+
+impl Runs {
+    fn new() -> Self {
+        let (changed, gate) = (watch::Sender::new(()), watch::Sender::new(false));
+        Runs { runs: Arc::default(), changed, gate }
+    }
+
+    fn runs(&self) -> MutexGuard<'_, HashMap<u64, Run>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn of(&self, number: u64) -> Run {
+        self.runs().get(&number).copied().unwrap_or_default()
+    }
+
+    fn change(&self, number: u64, change: impl FnOnce(&mut Run)) {
+        change(self.runs().entry(number).or_default());
+        self.changed.send_replace(());
+    }
+
+    fn begin(&self, number: u64) {
+        self.change(number, |run| {
+            run.now += 1;
+            run.total += 1;
+            run.most = run.most.max(run.now);
+        });
+    }
+
+    fn end(&self, number: u64) {
+        self.change(number, |run| run.now -= 1);
+    }
+
+    /// Waits until the attempts of a number are like that.
+    #[track_caller]
+    pub(crate) fn until(&self, number: u64, is: impl Fn(Run) -> bool) -> impl Future<Output = ()> {
+        let mut changed = self.changed.subscribe();
+        in_time(async move {
+            changed.wait_for(|()| is(self.of(number))).await.unwrap();
+        })
+    }
+
+    /// As `until`, with something else to do when that doesn't happen.
+    async fn until_or(&self, number: u64, is: impl Fn(Run) -> bool, otherwise: impl FnOnce()) {
+        let mut changed = self.changed.subscribe();
+        let waited = changed.wait_for(|()| is(self.of(number)));
+        if tokio::time::timeout(LIMIT, waited).await.is_err() {
+            otherwise();
+        }
+    }
+
+    /// Lets the held tasks end.
+    pub(crate) fn open_gate(&self) {
+        self.gate.send_replace(true);
+    }
+}
+
+/// Notes its attempt.
+#[task(name = "work")]
+pub(crate) async fn work(number: u64, runs: Data<Runs>) -> Result<u64, TaskError> {
+    runs.begin(number);
+    tokio::task::yield_now().await;
+    runs.end(number);
+    Ok(number)
+}
+
+/// Notes its attempt, which lasts until the gate is open.
+#[task(name = "held")]
+pub(crate) async fn held(number: u64, runs: Data<Runs>) -> Result<u64, TaskError> {
+    runs.begin(number);
+    runs.gate.subscribe().wait_for(|open| *open).await.map_err(TaskError::fatal)?;
+    runs.end(number);
+    Ok(number)
+}
+
+/// Notes a result.
+#[callback(name = "report")]
+pub(crate) async fn report(result: TaskResult, runs: Data<Runs>) -> Result<(), TaskError> {
+    let number = result.decode::<u64>().map_err(TaskError::fatal)?;
+    runs.change(number, |run| run.reported += 1);
+    Ok(())
+}
+
+/// What became of the submission of a number.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub(crate) number: u64,
+    /// Whether it has a durable callback, and a closure.
+    reports: bool,
+    heard: bool,
+    pub(crate) answer: Result<TaskId, Error>,
+}
+
+impl Sent {
+    /// Whether the error says that nothing was stored.
+    pub(crate) fn is_refused(&self) -> bool {
+        let refusal = |error: &Error| {
+            matches!(
+                error,
+                Error::DiskFull { .. } | Error::ShardUnavailable { .. } | Error::Store { .. }
+            )
+        };
+        self.answer.as_ref().is_err_and(refusal)
+    }
+}
+
+/// A directory that goes with the test, its faults, and what its tasks and the test share.
+pub(crate) struct World {
+    pub(crate) faults: Faults,
+    pub(crate) runs: Runs,
+    place: TempDir,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let place = TempDir::new().unwrap();
+        World { faults: Faults::below(place.path()), runs: Runs::new(), place }
+    }
+
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.place.path().join("queue")
+    }
+
+    /// Settings that keep a test small. Each commit is synced, and a shard that is taken out of
+    /// service is soon tried again.
+    pub(crate) fn settings(&self) -> Settings {
+        let mut settings = Settings::default();
+        settings.storage.dir = self.dir();
+        settings.storage.wal_limit = 1 << 20;
+        settings.storage.cache = 1 << 20;
+        settings.workers.count = Some(2);
+        settings.supervision.probe = Duration::from_millis(20);
+        settings
+    }
+
+    pub(crate) async fn try_start(&self) -> Result<Queue, Error> {
+        let builder = Queue::builder().settings(self.settings()).data(self.runs.clone());
+        in_time(builder.discover(module_path!()).start()).await
+    }
+
+    pub(crate) async fn start(&self) -> Queue {
+        self.try_start().await.unwrap()
+    }
+
+    /// Starts `numbers` of held tasks and waits until each runs.
+    pub(crate) async fn hold(
+        &self,
+        queue: &Queue,
+        numbers: impl Iterator<Item = u64>,
+    ) -> Vec<Sent> {
+        let mut sent = Vec::new();
+        for number in numbers {
+            let handle = in_time(queue.submit(held::task(number))).await.unwrap();
+            self.runs.until(number, |run| run.now == 1).await;
+            sent.push(Sent { number, reports: false, heard: false, answer: Ok(handle.id()) });
+        }
+        sent
+    }
+
+    /// Submits a task.
+    pub(crate) async fn send(&self, queue: &Queue, number: u64) -> Sent {
+        send(self.runs.clone(), queue.clone(), number).await
+    }
+
+    /// Submits tasks all at once; gives back what becomes of each.
+    pub(crate) fn begin(
+        &self,
+        queue: &Queue,
+        numbers: impl Iterator<Item = u64>,
+    ) -> Vec<JoinHandle<Sent>> {
+        let one = |number| spawn_local(send(self.runs.clone(), queue.clone(), number));
+        numbers.map(one).collect()
+    }
+
+    /// Submits tasks until one is taken: the queue goes on by itself. Gives back all of them.
+    pub(crate) async fn until_taken(
+        &self,
+        queue: &Queue,
+        numbers: &mut impl Iterator<Item = u64>,
+    ) -> Vec<Sent> {
+        let mut sent = Vec::new();
+        in_time(async {
+            while sent.last().is_none_or(|sent: &Sent| sent.answer.is_err()) {
+                sent.push(self.send(queue, numbers.next().unwrap()).await);
+            }
+        })
+        .await;
+        sent
+    }
+
+    /// Checks what must be true of these submissions once nothing fails any more: what was stored
+    /// ends Finished after one attempt, and its callback runs; what was refused is nowhere. They
+    /// are all the submissions that there were.
+    pub(crate) async fn judge(&self, queue: &Queue, sent: &[Sent]) {
+        let (mut finished, mut callbacked) = (0, 0);
+        for Sent { number, reports, heard, answer } in sent {
+            let id = match answer {
+                Ok(id) => Some(*id),
+                Err(Error::Unknown { id }) => is_there(queue, *id).await.then_some(*id),
+                Err(_) => None,
+            };
+            let stored = id.is_some();
+            if let Some(id) = id {
+                assert_eq!(output(queue, id).await, *number, "{answer:?}");
+            }
+            let expected = Run {
+                now: 0,
+                most: stored.into(),
+                total: stored.into(),
+                reported: (stored && *reports).into(),
+                heard: (stored && *heard).into(),
+            };
+            // a task's end is known before those who are told of it have been
+            let runs = &self.runs;
+            let wrong = || panic!("{number} with {answer:?}: {:?}", runs.of(*number));
+            runs.until_or(*number, |run| run == expected, wrong).await;
+            // callbacks are tasks, too
+            finished += u64::from(stored && !reports && !heard) + u64::from(stored && *reports);
+            callbacked += u64::from(stored && (*reports || *heard));
+        }
+        let expected = [(TaskStatus::Finished, finished), (TaskStatus::Callbacked, callbacked)];
+        all_is_over(queue, expected.into()).await;
+    }
+
+    /// Ends the queue in order, starts it again and looks that nothing has changed.
+    pub(crate) async fn judge_restart(&self, queue: Queue, sent: &[Sent]) {
+        let counts = in_time(queue.counts()).await.unwrap();
+        let report = in_time(queue.shutdown(LIMIT)).await.unwrap();
+        assert!(report.unclosed.is_empty() && report.left_behind.is_empty(), "{report:?}");
+        let queue = self.start().await;
+        assert_eq!(queue.recovery(), Recovery::default());
+        assert_eq!(in_time(queue.counts()).await.unwrap(), counts);
+        for sent in sent {
+            if let Ok(id) = sent.answer {
+                assert_eq!(output(&queue, id).await, sent.number);
+            }
+        }
+        in_time(queue.shutdown(LIMIT)).await.unwrap();
+    }
+}
+
+/// Submits one task. Every second one has a durable callback, every third one a closure.
+async fn send(runs: Runs, queue: Queue, number: u64) -> Sent {
+    let (reports, heard) = (number.is_multiple_of(2), number.is_multiple_of(3));
+    let mut task = work::task(number);
+    if reports {
+        task = task.then(report::callback());
+    }
+    if heard {
+        task = task.on_result(move |_| runs.change(number, |run| run.heard += 1));
+    }
+    let answer = in_time(queue.submit(task)).await.map(|handle| handle.id());
+    let sent = Sent { number, reports, heard, answer };
+    let unknown = matches!(sent.answer, Err(Error::Unknown { .. }));
+    assert!(sent.answer.is_ok() || unknown || sent.is_refused(), "{sent:?}");
+    sent
+}
+
+/// Waits until there are this many tasks of each status and no others.
+async fn all_is_over(queue: &Queue, expected: BTreeMap<TaskStatus, u64>) {
+    let asked = Instant::now();
+    loop {
+        let mut counts = retry(|| queue.counts()).await;
+        counts.retain(|status, tasks| *tasks > 0 || expected.contains_key(status));
+        if counts == expected {
+            return;
+        }
+        assert!(asked.elapsed() < LIMIT, "there are {counts:?} instead of {expected:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What became of submissions.
+pub(crate) async fn all(begun: Vec<JoinHandle<Sent>>) -> Vec<Sent> {
+    let mut sent = Vec::new();
+    for one in begun {
+        sent.push(one.await.unwrap());
+    }
+    sent
+}
+
+/// Asks again as long as the shard is being rebuilt.
+async fn retry<T, F>(ask: impl Fn() -> F) -> T
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    in_time(async {
+        loop {
+            match ask().await {
+                Err(error) if error.is_retryable() => tokio::task::yield_now().await,
+                answer => break answer.unwrap(),
+            }
+        }
+    })
+    .await
+}
+
+async fn is_there(queue: &Queue, id: TaskId) -> bool {
+    retry(|| async {
+        match queue.record(id).await {
+            // the number was given out, and nothing says whether it was ever used
+            Err(Error::NotFound { .. } | Error::ResultExpired { .. }) => Ok(false),
+            found => found.map(|_| true),
+        }
+    })
+    .await
+}
+
+/// Waits for a task's end.
+async fn output(queue: &Queue, id: TaskId) -> u64 {
+    retry(|| queue.handle::<work::Task>(id).into_future()).await
+}
