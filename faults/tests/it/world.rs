@@ -146,6 +146,9 @@ pub(crate) async fn report(result: TaskResult, runs: Data<Runs>) -> Result<(), T
     Ok(())
 }
 
+/// How many tasks there are of each status.
+pub(crate) type Counts = BTreeMap<TaskStatus, u64>;
+
 /// What became of the submission of a number.
 #[derive(Debug)]
 pub(crate) struct Sent {
@@ -157,8 +160,13 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
+    /// The id of a task that was taken.
+    pub(crate) fn id(&self) -> TaskId {
+        *self.answer.as_ref().unwrap()
+    }
+
     /// Whether the error says that nothing was stored.
-    pub(crate) fn is_refused(&self) -> bool {
+    fn is_refused(&self) -> bool {
         let refusal = |error: &Error| {
             matches!(
                 error,
@@ -253,10 +261,17 @@ impl World {
         sent
     }
 
-    /// Checks what must be true of these submissions once nothing fails any more: what was stored
-    /// ends Finished after one attempt, and its callback runs; what was refused is nowhere. They
-    /// are all the submissions that there were.
+    /// Checks what must be true of these submissions once nothing fails any more, and that there
+    /// were no others.
     pub(crate) async fn judge(&self, queue: &Queue, sent: &[Sent]) {
+        let expected = self.judge_these(queue, sent).await;
+        until_counts(queue, expected).await;
+    }
+
+    /// Checks that of these submissions what was stored ends Finished after one attempt, that its
+    /// callback runs and its closure hears of it, and that what was refused is nowhere. Gives back
+    /// how many tasks of each status that makes.
+    pub(crate) async fn judge_these(&self, queue: &Queue, sent: &[Sent]) -> Counts {
         let (mut finished, mut callbacked) = (0, 0);
         for Sent { number, reports, heard, answer } in sent {
             let id = match answer {
@@ -283,8 +298,7 @@ impl World {
             finished += u64::from(stored && !reports && !heard) + u64::from(stored && *reports);
             callbacked += u64::from(stored && (*reports || *heard));
         }
-        let expected = [(TaskStatus::Finished, finished), (TaskStatus::Callbacked, callbacked)];
-        all_is_over(queue, expected.into()).await;
+        [(TaskStatus::Finished, finished), (TaskStatus::Callbacked, callbacked)].into()
     }
 
     /// Ends the queue in order, starts it again and looks that nothing has changed.
@@ -322,7 +336,7 @@ async fn send(runs: Runs, queue: Queue, number: u64) -> Sent {
 }
 
 /// Waits until there are this many tasks of each status and no others.
-async fn all_is_over(queue: &Queue, expected: BTreeMap<TaskStatus, u64>) {
+pub(crate) async fn until_counts(queue: &Queue, expected: Counts) {
     let asked = Instant::now();
     loop {
         let mut counts = retry(|| queue.counts()).await;
@@ -372,6 +386,6 @@ async fn is_there(queue: &Queue, id: TaskId) -> bool {
 }
 
 /// Waits for a task's end.
-async fn output(queue: &Queue, id: TaskId) -> u64 {
+pub(crate) async fn output(queue: &Queue, id: TaskId) -> u64 {
     retry(|| queue.handle::<work::Task>(id).into_future()).await
 }
