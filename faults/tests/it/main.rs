@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where its helper does")]
 
 mod ends;
+mod panics;
+mod reads;
+mod requests;
 mod running;
 mod shim;
 mod sweep;

@@ -14,6 +14,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::Instant;
 
+use crate::panics;
+
 /// When a test that waits gives up. Only a failing one ever gets there.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
@@ -75,7 +77,7 @@ impl Runs {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn of(&self, number: u64) -> Run {
+    fn of(&self, number: u64) -> Run {
         self.runs().get(&number).copied().unwrap_or_default()
     }
 
@@ -96,9 +98,15 @@ impl Runs {
         self.change(number, |run| run.now -= 1);
     }
 
+    /// Checks that a number has had one attempt.
+    pub(crate) fn ran_once(&self, number: u64) {
+        let run = self.of(number);
+        assert_eq!((run.now, run.total), (0, 1), "{number}");
+    }
+
     /// Waits until the attempts of a number are like that.
     #[track_caller]
-    pub(crate) fn until(&self, number: u64, is: impl Fn(Run) -> bool) -> impl Future<Output = ()> {
+    fn until(&self, number: u64, is: impl Fn(Run) -> bool) -> impl Future<Output = ()> {
         let mut changed = self.changed.subscribe();
         in_time(async move {
             changed.wait_for(|()| is(self.of(number))).await.unwrap();
@@ -120,9 +128,14 @@ impl Runs {
     }
 }
 
-/// Notes its attempt.
+/// Notes its attempt. What else it is given is there to be large.
 #[task(name = "work")]
-pub(crate) async fn work(number: u64, runs: Data<Runs>) -> Result<u64, TaskError> {
+pub(crate) async fn work(
+    number: u64,
+    filling: Vec<u8>,
+    runs: Data<Runs>,
+) -> Result<u64, TaskError> {
+    drop(filling);
     runs.begin(number);
     tokio::task::yield_now().await;
     runs.end(number);
@@ -181,34 +194,60 @@ impl Sent {
 pub(crate) struct World {
     pub(crate) faults: Faults,
     pub(crate) runs: Runs,
+    /// How many bytes the arguments of its tasks have beside the number.
+    filling: usize,
     place: TempDir,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
+        panics::watch();
         let place = TempDir::new().unwrap();
-        World { faults: Faults::below(place.path()), runs: Runs::new(), place }
+        World { faults: Faults::below(place.path()), runs: Runs::new(), filling: 0, place }
+    }
+
+    /// With one task at a time, and tasks so large that those that wait don't fit into the cache.
+    pub(crate) fn cold() -> Self {
+        World { filling: 64 * 1024, ..World::new() }
     }
 
     pub(crate) fn dir(&self) -> PathBuf {
-        self.place.path().join("queue")
+        self.path("queue")
+    }
+
+    /// A path in the directory with the faults.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
     }
 
     /// Settings that keep a test small. Each commit is synced, and a shard that is taken out of
     /// service is soon tried again.
-    pub(crate) fn settings(&self) -> Settings {
+    fn settings(&self) -> Settings {
         let mut settings = Settings::default();
-        settings.storage.dir = self.dir();
         settings.storage.wal_limit = 1 << 20;
         settings.storage.cache = 1 << 20;
         settings.workers.count = Some(2);
         settings.supervision.probe = Duration::from_millis(20);
+        if self.filling > 0 {
+            settings.workers.count = Some(1);
+            settings.workers.concurrency = 1;
+            settings.workers.prefetch = 0;
+        }
         settings
     }
 
     pub(crate) async fn try_start(&self) -> Result<Queue, Error> {
-        let builder = Queue::builder().settings(self.settings()).data(self.runs.clone());
+        self.try_start_in(self.dir()).await
+    }
+
+    async fn try_start_in(&self, dir: PathBuf) -> Result<Queue, Error> {
+        let builder = Queue::builder().settings(self.settings()).dir(dir).data(self.runs.clone());
         in_time(builder.discover(module_path!()).start()).await
+    }
+
+    /// Starts a queue in another directory than its own.
+    pub(crate) async fn start_in(&self, dir: PathBuf) -> Queue {
+        self.try_start_in(dir).await.unwrap()
     }
 
     pub(crate) async fn start(&self) -> Queue {
@@ -232,7 +271,7 @@ impl World {
 
     /// Submits a task.
     pub(crate) async fn send(&self, queue: &Queue, number: u64) -> Sent {
-        send(self.runs.clone(), queue.clone(), number).await
+        send(self.runs.clone(), queue.clone(), number, self.filling).await
     }
 
     /// Submits tasks all at once; gives back what becomes of each.
@@ -241,7 +280,8 @@ impl World {
         queue: &Queue,
         numbers: impl Iterator<Item = u64>,
     ) -> Vec<JoinHandle<Sent>> {
-        let one = |number| spawn_local(send(self.runs.clone(), queue.clone(), number));
+        let one =
+            |number| spawn_local(send(self.runs.clone(), queue.clone(), number, self.filling));
         numbers.map(one).collect()
     }
 
@@ -303,6 +343,7 @@ impl World {
 
     /// Ends the queue in order, starts it again and looks that nothing has changed.
     pub(crate) async fn judge_restart(&self, queue: Queue, sent: &[Sent]) {
+        panics::none();
         let counts = in_time(queue.counts()).await.unwrap();
         let report = in_time(queue.shutdown(LIMIT)).await.unwrap();
         assert!(report.unclosed.is_empty() && report.left_behind.is_empty(), "{report:?}");
@@ -319,9 +360,9 @@ impl World {
 }
 
 /// Submits one task. Every second one has a durable callback, every third one a closure.
-async fn send(runs: Runs, queue: Queue, number: u64) -> Sent {
+async fn send(runs: Runs, queue: Queue, number: u64, filling: usize) -> Sent {
     let (reports, heard) = (number.is_multiple_of(2), number.is_multiple_of(3));
-    let mut task = work::task(number);
+    let mut task = work::task(number, vec![0; filling]);
     if reports {
         task = task.then(report::callback());
     }
@@ -359,7 +400,7 @@ pub(crate) async fn all(begun: Vec<JoinHandle<Sent>>) -> Vec<Sent> {
 }
 
 /// Asks again as long as the shard is being rebuilt.
-async fn retry<T, F>(ask: impl Fn() -> F) -> T
+pub(crate) async fn retry<T, F>(ask: impl Fn() -> F) -> T
 where
     F: Future<Output = Result<T, Error>>,
 {
