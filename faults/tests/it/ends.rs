@@ -10,7 +10,9 @@ use message_queue_sqlite_faults::{Operation, Plan};
 use tempfile::TempDir;
 
 use crate::sweep::sweep;
-use crate::world::{Counts, LIMIT, Sent, World, all, block_on, in_time, output, until_counts};
+use crate::world::{
+    Counts, LIMIT, Sent, World, all, block_on, in_time, output, turn, until_counts,
+};
 
 /// What a queue left in its directory, to be copied for each case.
 struct Left {
@@ -85,7 +87,11 @@ impl Left {
 
     /// Starts with a fault, and once more without if that didn't do. True if the fault was met.
     async fn start(&self, plan: Plan) -> bool {
-        let world = World::new();
+        self.start_shards(1, plan).await
+    }
+
+    async fn start_shards(&self, shards: usize, plan: Plan) -> bool {
+        let world = World::of_shards(shards);
         self.copy_to(&world);
         world.runs.open_gate();
         world.faults.arm(plan);
@@ -120,6 +126,13 @@ fn a_first_start_may_fail() {
     let left = Left::nothing();
     sweep(20, |nth| left.start(Plan::fail_any().at(nth)));
     sweep(20, |nth| left.start(Plan::fail_any().at(nth).for_ever()));
+}
+
+#[test]
+fn a_start_that_adds_a_file_may_fail() {
+    let left = block_on(Left::closed());
+    sweep(20, |nth| left.start_shards(2, Plan::fail_any().at(nth)));
+    sweep(20, |nth| left.start_shards(2, Plan::fail_any().at(nth).for_ever()));
 }
 
 #[test]
@@ -183,6 +196,55 @@ fn a_shutdown_may_meet_any_fault() {
 fn a_shutdown_may_meet_faults_that_last() {
     sweep(5, |nth| end(Plan::fail_any().at(nth).for_ever(), false));
     sweep(5, |nth| end(Plan::disk_full().at(nth).for_ever(), false));
+}
+
+/// Ends a queue whose only shard is being rebuilt, again and again in vain.
+async fn end_without_a_shard(end: impl AsyncFnOnce(Queue)) {
+    let world = World::new();
+    let queue = world.start().await;
+    let mut sent = all(world.begin(&queue, 1..4)).await;
+    world.judge(&queue, &sent).await;
+    world.faults.arm(Plan::fail_any().for_ever());
+    sent.push(world.send(&queue, 4).await);
+    turn(|| world.faults.fired() >= 5).await;
+    end(queue).await;
+    world.faults.heal();
+    let queue = world.start_when_free().await;
+    world.judge(&queue, &sent).await;
+    world.judge_restart(queue, &sent).await;
+}
+
+#[test]
+fn a_queue_without_its_file_can_be_shut_down() {
+    block_on(end_without_a_shard(async |queue| {
+        let report = in_time(queue.shutdown(LIMIT)).await.unwrap();
+        assert_eq!(report.unclosed.len(), 1, "{report:?}");
+    }));
+}
+
+#[test]
+fn a_queue_without_its_file_can_be_dropped() {
+    block_on(end_without_a_shard(async |queue| drop(queue)));
+}
+
+#[test]
+fn what_cannot_be_stored_does_not_hold_up_a_shutdown() {
+    block_on(async {
+        let world = World::new();
+        let queue = world.start().await;
+        let held = world.hold(&queue, 1..2).await;
+        world.faults.arm(Plan::fail(Operation::Write).for_ever());
+        world.runs.open_gate();
+        let report = in_time(queue.shutdown(Duration::from_millis(1))).await.unwrap();
+        assert_eq!(report.unclosed.len(), 1, "{report:?}");
+        drop(queue);
+        world.faults.heal();
+        // it ran, and nobody could note that
+        let queue = world.start().await;
+        assert_eq!(queue.recovery().restarted, 1);
+        assert_eq!(output(&queue, held[0].id()).await, 1);
+        in_time(queue.shutdown(LIMIT)).await.unwrap();
+    });
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::panic::Location;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use message_queue_sqlite::Recovery;
 use message_queue_sqlite::prelude::*;
+use message_queue_sqlite::{QueueBuilder, Recovery};
 use message_queue_sqlite_faults::Faults;
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -196,6 +196,7 @@ pub(crate) struct World {
     pub(crate) runs: Runs,
     /// How many bytes the arguments of its tasks have beside the number.
     filling: usize,
+    shards: usize,
     place: TempDir,
 }
 
@@ -203,7 +204,13 @@ impl World {
     pub(crate) fn new() -> Self {
         panics::watch();
         let place = TempDir::new().unwrap();
-        World { faults: Faults::below(place.path()), runs: Runs::new(), filling: 0, place }
+        let faults = Faults::below(place.path());
+        World { faults, runs: Runs::new(), filling: 0, shards: 1, place }
+    }
+
+    /// With this many files.
+    pub(crate) fn of_shards(shards: usize) -> Self {
+        World { shards, ..World::new() }
     }
 
     /// With one task at a time, and tasks so large that those that wait don't fit into the cache.
@@ -220,12 +227,14 @@ impl World {
         self.place.path().join(name)
     }
 
-    /// Settings that keep a test small. Each commit is synced, and a shard that is taken out of
-    /// service is soon tried again.
+    /// Settings that keep a test small. Each commit is synced, a few submissions make more than one
+    /// batch, and a shard that is taken out of service is soon tried again.
     fn settings(&self) -> Settings {
         let mut settings = Settings::default();
         settings.storage.wal_limit = 1 << 20;
         settings.storage.cache = 1 << 20;
+        settings.shards.count = self.shards;
+        settings.limits.batch = 4;
         settings.workers.count = Some(2);
         settings.supervision.probe = Duration::from_millis(20);
         if self.filling > 0 {
@@ -236,22 +245,35 @@ impl World {
         settings
     }
 
-    pub(crate) async fn try_start(&self) -> Result<Queue, Error> {
-        self.try_start_in(self.dir()).await
+    fn builder(&self) -> QueueBuilder {
+        let builder = Queue::builder().settings(self.settings()).dir(self.dir());
+        builder.data(self.runs.clone()).discover(module_path!())
     }
 
-    async fn try_start_in(&self, dir: PathBuf) -> Result<Queue, Error> {
-        let builder = Queue::builder().settings(self.settings()).dir(dir).data(self.runs.clone());
-        in_time(builder.discover(module_path!()).start()).await
+    pub(crate) async fn try_start(&self) -> Result<Queue, Error> {
+        in_time(self.builder().start()).await
     }
 
     /// Starts a queue in another directory than its own.
     pub(crate) async fn start_in(&self, dir: PathBuf) -> Queue {
-        self.try_start_in(dir).await.unwrap()
+        in_time(self.builder().dir(dir).start()).await.unwrap()
     }
 
     pub(crate) async fn start(&self) -> Queue {
         self.try_start().await.unwrap()
+    }
+
+    /// Starts after a queue that was dropped a moment ago.
+    pub(crate) async fn start_when_free(&self) -> Queue {
+        in_time(async {
+            loop {
+                match self.try_start().await {
+                    Err(Error::Locked { .. }) => tokio::task::yield_now().await,
+                    started => return started.unwrap(),
+                }
+            }
+        })
+        .await
     }
 
     /// Starts `numbers` of held tasks and waits until each runs.
@@ -415,7 +437,7 @@ where
     .await
 }
 
-async fn is_there(queue: &Queue, id: TaskId) -> bool {
+pub(crate) async fn is_there(queue: &Queue, id: TaskId) -> bool {
     retry(|| async {
         match queue.record(id).await {
             // the number was given out, and nothing says whether it was ever used
