@@ -7,6 +7,7 @@ mod panics;
 mod reads;
 mod requests;
 mod running;
+mod runs;
 mod shim;
 mod sweep;
 mod world;

@@ -3,8 +3,9 @@
 use message_queue_sqlite::prelude::*;
 use message_queue_sqlite_faults::{File, Operation, Plan};
 
+use crate::runs::work;
 use crate::sweep::sweep;
-use crate::world::{LIMIT, World, all, block_on, in_time, output, retry, turn, work};
+use crate::world::{LIMIT, World, all, block_on, in_time, output, retry, turn};
 
 /// Whether the error says that the same call can succeed later, and why it didn't.
 fn is_typed<T>(answer: &Result<T, Error>) -> bool {

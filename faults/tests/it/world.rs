@@ -1,20 +1,19 @@
 //! A queue in a directory with faults, its tasks, and what must be true of them whatever fails.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::Location;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use message_queue_sqlite::prelude::*;
 use message_queue_sqlite::{QueueBuilder, Recovery};
 use message_queue_sqlite_faults::Faults;
 use tempfile::TempDir;
-use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::Instant;
 
 use crate::panics;
+use crate::runs::{Run, Runs, held, report, work};
 
 /// When a test that waits gives up. Only a failing one ever gets there.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -45,118 +44,6 @@ pub(crate) fn turn(is: impl Fn() -> bool) -> impl Future<Output = ()> {
             tokio::task::yield_now().await;
         }
     })
-}
-
-/// What is known of the attempts of one number's task.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Run {
-    /// How many run now, and how many ever did at one time.
-    now: u32,
-    most: u32,
-    total: u32,
-    /// How often its callback ran, and its closure.
-    reported: u32,
-    heard: u32,
-}
-
-/// What the tasks and the test share: the attempts, and a gate. Clones are the same.
-#[derive(Clone)]
-pub(crate) struct Runs {
-    runs: Arc<Mutex<HashMap<u64, Run>>>,
-    changed: watch::Sender<()>,
-    gate: watch::Sender<bool>,
-}
-
-impl Runs {
-    fn new() -> Self {
-        let (changed, gate) = (watch::Sender::new(()), watch::Sender::new(false));
-        Runs { runs: Arc::default(), changed, gate }
-    }
-
-    fn runs(&self) -> MutexGuard<'_, HashMap<u64, Run>> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn of(&self, number: u64) -> Run {
-        self.runs().get(&number).copied().unwrap_or_default()
-    }
-
-    fn change(&self, number: u64, change: impl FnOnce(&mut Run)) {
-        change(self.runs().entry(number).or_default());
-        self.changed.send_replace(());
-    }
-
-    fn begin(&self, number: u64) {
-        self.change(number, |run| {
-            run.now += 1;
-            run.total += 1;
-            run.most = run.most.max(run.now);
-        });
-    }
-
-    fn end(&self, number: u64) {
-        self.change(number, |run| run.now -= 1);
-    }
-
-    /// Checks that a number has had one attempt.
-    pub(crate) fn ran_once(&self, number: u64) {
-        let run = self.of(number);
-        assert_eq!((run.now, run.total), (0, 1), "{number}");
-    }
-
-    /// Waits until the attempts of a number are like that.
-    #[track_caller]
-    fn until(&self, number: u64, is: impl Fn(Run) -> bool) -> impl Future<Output = ()> {
-        let mut changed = self.changed.subscribe();
-        in_time(async move {
-            changed.wait_for(|()| is(self.of(number))).await.unwrap();
-        })
-    }
-
-    /// As `until`, with something else to do when that doesn't happen.
-    async fn until_or(&self, number: u64, is: impl Fn(Run) -> bool, otherwise: impl FnOnce()) {
-        let mut changed = self.changed.subscribe();
-        let waited = changed.wait_for(|()| is(self.of(number)));
-        if tokio::time::timeout(LIMIT, waited).await.is_err() {
-            otherwise();
-        }
-    }
-
-    /// Lets the held tasks end.
-    pub(crate) fn open_gate(&self) {
-        self.gate.send_replace(true);
-    }
-}
-
-/// Notes its attempt. What else it is given is there to be large.
-#[task(name = "work")]
-pub(crate) async fn work(
-    number: u64,
-    filling: Vec<u8>,
-    runs: Data<Runs>,
-) -> Result<u64, TaskError> {
-    drop(filling);
-    runs.begin(number);
-    tokio::task::yield_now().await;
-    runs.end(number);
-    Ok(number)
-}
-
-/// Notes its attempt, which lasts until the gate is open.
-#[task(name = "held")]
-pub(crate) async fn held(number: u64, runs: Data<Runs>) -> Result<u64, TaskError> {
-    runs.begin(number);
-    runs.gate.subscribe().wait_for(|open| *open).await.map_err(TaskError::fatal)?;
-    runs.end(number);
-    Ok(number)
-}
-
-/// Notes a result.
-#[callback(name = "report")]
-pub(crate) async fn report(result: TaskResult, runs: Data<Runs>) -> Result<(), TaskError> {
-    let number = result.decode::<u64>().map_err(TaskError::fatal)?;
-    runs.change(number, |run| run.reported += 1);
-    Ok(())
 }
 
 /// How many tasks there are of each status.
@@ -247,7 +134,7 @@ impl World {
 
     fn builder(&self) -> QueueBuilder {
         let builder = Queue::builder().settings(self.settings()).dir(self.dir());
-        builder.data(self.runs.clone()).discover(module_path!())
+        builder.data(self.runs.clone()).discover(crate::runs::PATH)
     }
 
     pub(crate) async fn try_start(&self) -> Result<Queue, Error> {
@@ -285,7 +172,7 @@ impl World {
         let mut sent = Vec::new();
         for number in numbers {
             let handle = in_time(queue.submit(held::task(number))).await.unwrap();
-            self.runs.until(number, |run| run.now == 1).await;
+            self.runs.until_begun(number).await;
             sent.push(Sent { number, reports: false, heard: false, answer: Ok(handle.id()) });
         }
         sent
@@ -353,9 +240,9 @@ impl World {
                 heard: (stored && *heard).into(),
             };
             // a task's end is known before those who are told of it have been
-            let runs = &self.runs;
-            let wrong = || panic!("{number} with {answer:?}: {:?}", runs.of(*number));
-            runs.until_or(*number, |run| run == expected, wrong).await;
+            let told = self.runs.until(*number, |run| run == expected);
+            let told = tokio::time::timeout(LIMIT, told).await;
+            assert!(told.is_ok(), "{number} with {answer:?}: {:?}", self.runs.of(*number));
             // callbacks are tasks, too
             finished += u64::from(stored && !reports && !heard) + u64::from(stored && *reports);
             callbacked += u64::from(stored && (*reports || *heard));
