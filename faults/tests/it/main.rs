@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where its helper does")]
 
 mod ends;
+mod full_disk;
 mod panics;
 mod reads;
 mod requests;
@@ -10,4 +11,5 @@ mod running;
 mod runs;
 mod shim;
 mod sweep;
+mod unknown;
 mod world;

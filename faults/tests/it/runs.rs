@@ -109,6 +109,15 @@ pub(crate) async fn held(number: u64, runs: Data<Runs>) -> Result<u64, TaskError
     Ok(number)
 }
 
+/// As `held`, with arguments that are kept in memory only.
+#[task(name = "held.cached", use_cache)]
+pub(crate) async fn held_cached(number: u64, runs: Data<Runs>) -> Result<u64, TaskError> {
+    runs.begin(number);
+    runs.gate.subscribe().wait_for(|open| *open).await.map_err(TaskError::fatal)?;
+    runs.end(number);
+    Ok(number)
+}
+
 /// Notes a result.
 #[callback(name = "report")]
 pub(crate) async fn report(result: TaskResult, runs: Data<Runs>) -> Result<(), TaskError> {

@@ -122,6 +122,7 @@ impl World {
         settings.storage.cache = 1 << 20;
         settings.shards.count = self.shards;
         settings.limits.batch = 4;
+        settings.limits.cached_arguments = 1;
         settings.workers.count = Some(2);
         settings.supervision.probe = Duration::from_millis(20);
         if self.filling > 0 {
