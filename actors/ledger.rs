@@ -22,7 +22,7 @@ use super::shard::ShardActor;
 use super::worker::Worker;
 use crate::attempt::{Attempt, AttemptEnd, CachedInput};
 use crate::clock::Timestamp;
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::record::{ShardId, TaskId};
 use crate::result::TaskResult;
 use crate::store::{DeliveryEnd, Memory, SqliteStore};
@@ -129,7 +129,7 @@ pub(crate) struct ShardLedger {
     targets: Mutex<BySequence<Vec<Target>>>,
     cached: Mutex<BySequence<Arc<dyn CachedInput>>>,
     watchers: Mutex<Watchers>,
-    unanswered: Mutex<Vec<Answer>>,
+    unanswered: Mutex<Vec<(Answer, StoreError)>>,
     state: AtomicU8,
     /// Batches that are being made or stored: what they claim isn't among the attempts yet.
     flushing: AtomicUsize,
@@ -255,8 +255,8 @@ impl ShardLedger {
         lock(&self.watchers)
     }
 
-    /// Submissions whose commit's outcome is unknown.
-    pub(crate) fn unanswered(&self) -> MutexGuard<'_, Vec<Answer>> {
+    /// Submissions whose commit's outcome is unknown, and why.
+    pub(crate) fn unanswered(&self) -> MutexGuard<'_, Vec<(Answer, StoreError)>> {
         lock(&self.unanswered)
     }
 

@@ -329,8 +329,11 @@ impl<S: ShardStore> ShardActor<S> {
         if let Some(grant) = flight.grant {
             self.shared.wake(grant.give_back(false));
         }
-        let unanswered = flight.inbox.incoming.into_unanswered();
-        self.ledger.unanswered().extend(unanswered);
+        if error.kind() == StoreErrorKind::Full {
+            self.shared.free_ballast();
+        }
+        let unanswered = flight.inbox.incoming.into_unanswered().into_iter();
+        self.ledger.unanswered().extend(unanswered.map(|answer| (answer, error.clone())));
         self.give_up_file(context);
     }
 

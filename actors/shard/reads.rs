@@ -78,13 +78,24 @@ impl<S: ShardStore> Handler<Recheck> for ShardActor<S> {
 
     fn handle(&mut self, Recheck(id): Recheck, context: &mut Context<Self>) {
         self.look_up(id, context, move |actor, found| {
-            let ended = found.map(|record| actor.result_of(&record));
-            let Some(ended) = ended.transpose() else { return };
-            let spent = actor.ledger.cached().remove(&id.sequence());
-            if let Some(spent) = spent {
-                actor.shared.callback.discard(spent);
+            let sequence = id.sequence();
+            // closures and mailboxes of one that has ended are for its delivery
+            let (ended, targets) = match found.map(|record| actor.result_of(&record)) {
+                Ok(None) => return,
+                Ok(Some(result)) => (Ok(result), None),
+                Err(error @ (Error::NotFound { .. } | Error::ResultExpired { .. })) => {
+                    (Err(error), actor.ledger.targets().remove(&sequence))
+                }
+                Err(error) => {
+                    tracing::warn!(task = %id, %error, "cannot see what became of a task");
+                    return;
+                }
+            };
+            let cached = actor.ledger.cached().remove(&sequence);
+            if cached.is_some() || targets.is_some() {
+                actor.shared.callback.discard((cached, targets));
             }
-            let watching = actor.ledger.watchers().remove(&id.sequence());
+            let watching = actor.ledger.watchers().remove(&sequence);
             for watcher in watching.into_iter().flatten() {
                 drop(watcher.send(ended.clone()));
             }

@@ -11,7 +11,7 @@ use crate::actors::ledger::{Answer, ShardLedger, ShardState};
 use crate::actors::messages::{Delivered, Finish, Recheck};
 use crate::actors::supervision::{Child, ChildEnd};
 use crate::actors::system::Shared;
-use crate::error::{Error, Result, StoreError};
+use crate::error::{Result, StoreError};
 use crate::record::TaskId;
 use crate::store::{self, Lookup, OpenKind, Recovered, ShardStore, SqliteStore};
 
@@ -47,34 +47,29 @@ impl ShardChild {
             // dropped unanswered, they tell their callers that the outcome is unknown
             Err(error) => return Err(unavailable(error)),
         };
-        for answer in answers {
-            self.answer(answer, &mut store).await;
+        for (answer, why) in answers {
+            self.answer(answer, why, &mut store).await;
         }
         Ok(store)
     }
 
-    /// Tells the truth about a submission whose commit failed: it is on the disk or it isn't.
-    async fn answer(&self, answer: Answer, store: &mut SqliteStore) {
+    /// Tells the truth about a submission whose commit failed: it is on the disk or it isn't. What
+    /// was to stay in memory of one that isn't is let go by `catch_up`.
+    async fn answer(&self, answer: Answer, why: StoreError, store: &mut SqliteStore) {
         let Some(first) = answer.ids().first() else { return };
         match store.get(*first).await {
             Ok(Lookup::Found(_)) => answer.stored(),
-            Ok(_) => {
-                for id in answer.ids() {
-                    let targets = self.ledger.targets().remove(&id.sequence());
-                    let cached = self.ledger.cached().remove(&id.sequence());
-                    self.shared.callback.discard((targets, cached));
-                }
-                answer.refuse(Error::ShardUnavailable { shard: self.ledger.id });
-            }
+            Ok(_) => answer.refuse(why.on(self.ledger.id, "store tasks")),
             Err(_) => drop(answer),
         }
     }
 
     /// What its predecessor stored and didn't get to tell: those who wait for an end of a task that
-    /// has ended hear of it, and its cached arguments are let go.
+    /// has ended hear of it. What is kept of tasks that have ended or were never stored is let go.
     fn catch_up(&self, address: &Addr<ShardActor<SqliteStore>>) {
         let mut sequences: Vec<u64> = self.ledger.watchers().keys().copied().collect();
         sequences.extend(self.ledger.cached().keys());
+        sequences.extend(self.ledger.targets().keys());
         sequences.sort_unstable();
         sequences.dedup();
         for sequence in sequences {

@@ -223,7 +223,7 @@ impl SqliteStore {
         work.run().map_err(|fault| BatchError::Refused(store_error(fault)))?;
         let (changes, result) = work.finish();
         if let Err(fault) = transaction.commit() {
-            return Err(BatchError::Unknown(store_error(fault)));
+            return Err(after_commit(fault));
         }
         self.adopt(changes);
         Ok(result)
@@ -317,6 +317,15 @@ impl SqliteStore {
         }
         Ok(())
     }
+}
+
+/// What a failed COMMIT means. Without space the log's last frame, which makes it a commit, was not
+/// written whole, and nothing is synced before it is: the transaction was rolled back. After any
+/// other error nobody knows.
+fn after_commit(fault: rusqlite::Error) -> BatchError {
+    let full = fault.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+    let error = store_error(fault);
+    if full { BatchError::Refused(error) } else { BatchError::Unknown(error) }
 }
 
 impl ShardStore for SqliteStore {
