@@ -124,37 +124,37 @@ impl Left {
 #[test]
 fn a_first_start_may_fail() {
     let left = Left::nothing();
-    sweep(20, |nth| left.start(Plan::fail_any().at(nth)));
-    sweep(20, |nth| left.start(Plan::fail_any().at(nth).for_ever()));
+    sweep(10..=120, |nth| left.start(Plan::fail_any().at(nth)));
+    sweep(10..=120, |nth| left.start(Plan::fail_any().at(nth).for_ever()));
 }
 
 #[test]
 fn a_start_that_adds_a_file_may_fail() {
     let left = block_on(Left::closed());
-    sweep(20, |nth| left.start_shards(2, Plan::fail_any().at(nth)));
-    sweep(20, |nth| left.start_shards(2, Plan::fail_any().at(nth).for_ever()));
+    sweep(10..=120, |nth| left.start_shards(2, Plan::fail_any().at(nth)));
+    sweep(10..=120, |nth| left.start_shards(2, Plan::fail_any().at(nth).for_ever()));
 }
 
 #[test]
 fn a_first_start_may_find_the_disk_full() {
     let left = Left::nothing();
-    sweep(10, |nth| left.start(Plan::disk_full().at(nth)));
-    sweep(10, |nth| left.start(Plan::disk_full().at(nth).for_ever()));
+    sweep(10..=120, |nth| left.start(Plan::disk_full().at(nth)));
+    sweep(10..=120, |nth| left.start(Plan::disk_full().at(nth).for_ever()));
 }
 
 #[test]
 fn a_start_after_an_orderly_end_may_fail() {
     let left = block_on(Left::closed());
-    sweep(20, |nth| left.start(Plan::fail_any().at(nth)));
-    sweep(20, |nth| left.start(Plan::fail_any().at(nth).for_ever()));
+    sweep(10..=120, |nth| left.start(Plan::fail_any().at(nth)));
+    sweep(10..=120, |nth| left.start(Plan::fail_any().at(nth).for_ever()));
 }
 
 #[test]
 fn a_start_after_a_crash_may_fail() {
     let left = block_on(Left::crashed());
-    sweep(20, |nth| left.start(Plan::fail_any().at(nth)));
-    sweep(20, |nth| left.start(Plan::fail_any().at(nth).for_ever()));
-    sweep(5, |nth| left.start(Plan::disk_full().at(nth)));
+    sweep(10..=120, |nth| left.start(Plan::fail_any().at(nth)));
+    sweep(10..=120, |nth| left.start(Plan::fail_any().at(nth).for_ever()));
+    sweep(5..=40, |nth| left.start(Plan::disk_full().at(nth)));
 }
 
 /// Ends a queue with a fault. An attempt is still under way then if `held`. True if the fault was
@@ -188,14 +188,14 @@ async fn end(plan: Plan, held: bool) -> bool {
 
 #[test]
 fn a_shutdown_may_meet_any_fault() {
-    sweep(5, |nth| end(Plan::fail_any().at(nth), true));
-    sweep(5, |nth| end(Plan::disk_full().at(nth), true));
+    sweep(5..=40, |nth| end(Plan::fail_any().at(nth), true));
+    sweep(5..=40, |nth| end(Plan::disk_full().at(nth), true));
 }
 
 #[test]
 fn a_shutdown_may_meet_faults_that_last() {
-    sweep(5, |nth| end(Plan::fail_any().at(nth).for_ever(), false));
-    sweep(5, |nth| end(Plan::disk_full().at(nth).for_ever(), false));
+    sweep(5..=40, |nth| end(Plan::fail_any().at(nth).for_ever(), false));
+    sweep(5..=40, |nth| end(Plan::disk_full().at(nth).for_ever(), false));
 }
 
 /// Ends a queue whose only shard is being rebuilt, again and again in vain.

@@ -49,9 +49,9 @@ async fn cancel_and_redrive(plan: Plan) -> bool {
 
 #[test]
 fn a_cancellation_that_is_not_stored_is_refused() {
-    sweep(1, |nth| cancel_and_redrive(Plan::fail(Operation::Write).at(nth)));
-    sweep(1, |nth| cancel_and_redrive(Plan::disk_full().at(nth)));
-    sweep(1, |nth| cancel_and_redrive(Plan::fail(Operation::Sync).at(nth)));
+    sweep(1..=10, |nth| cancel_and_redrive(Plan::fail(Operation::Write).at(nth)));
+    sweep(1..=10, |nth| cancel_and_redrive(Plan::disk_full().at(nth)));
+    sweep(1..=10, |nth| cancel_and_redrive(Plan::fail(Operation::Sync).at(nth)));
 }
 
 #[test]
@@ -140,6 +140,6 @@ async fn backup(plan: Plan) -> bool {
 
 #[test]
 fn a_backup_that_fails_is_none() {
-    sweep(10, |nth| backup(Plan::fail_any().at(nth)));
-    sweep(4, |nth| backup(Plan::fail(Operation::Write).on(File::Database).at(nth).for_ever()));
+    sweep(5..=40, |nth| backup(Plan::fail_any().at(nth)));
+    sweep(4..=40, |nth| backup(Plan::fail(Operation::Write).on(File::Database).at(nth).for_ever()));
 }

@@ -59,40 +59,40 @@ async fn lasting_fault(plan: Plan) -> bool {
 
 #[test]
 fn any_sync_may_fail_once() {
-    sweep(6, |nth| one_fault(Plan::fail(Operation::Sync).at(nth)));
+    sweep(6..=100, |nth| one_fault(Plan::fail(Operation::Sync).at(nth)));
 }
 
 #[test]
 fn any_write_may_fail_once() {
-    sweep(20, |nth| one_fault(Plan::fail(Operation::Write).at(nth)));
+    sweep(20..=60, |nth| one_fault(Plan::fail(Operation::Write).at(nth)));
 }
 
 #[test]
 fn the_disk_may_be_full_at_any_write() {
-    sweep(20, |nth| one_fault(Plan::disk_full().at(nth)));
+    sweep(20..=60, |nth| one_fault(Plan::disk_full().at(nth)));
 }
 
 #[test]
 fn any_operation_may_fail_once() {
-    sweep(20, |nth| one_fault(Plan::fail_any().at(nth)));
+    sweep(20..=80, |nth| one_fault(Plan::fail_any().at(nth)));
 }
 
 #[test]
 fn syncs_may_fail_for_a_while() {
-    sweep(4, |nth| lasting_fault(Plan::fail(Operation::Sync).on(File::Log).at(nth)));
+    sweep(4..=40, |nth| lasting_fault(Plan::fail(Operation::Sync).on(File::Log).at(nth)));
 }
 
 #[test]
 fn writes_may_fail_for_a_while() {
-    sweep(10, |nth| lasting_fault(Plan::fail(Operation::Write).on(File::Log).at(nth)));
+    sweep(10..=40, |nth| lasting_fault(Plan::fail(Operation::Write).on(File::Log).at(nth)));
 }
 
 #[test]
 fn the_disk_may_be_full_for_a_while() {
-    sweep(10, |nth| lasting_fault(Plan::disk_full().at(nth)));
+    sweep(10..=40, |nth| lasting_fault(Plan::disk_full().at(nth)));
 }
 
 #[test]
 fn everything_may_fail_for_a_while() {
-    sweep(10, |nth| lasting_fault(Plan::fail_any().at(nth)));
+    sweep(10..=40, |nth| lasting_fault(Plan::fail_any().at(nth)));
 }
