@@ -10,7 +10,6 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::dev::{MessageResponse, OneshotSender};
@@ -27,8 +26,8 @@ use super::subscriptions::SubscriptionId;
 use super::system::Shared;
 use crate::cached::Counted;
 use crate::error::{Error, Result};
+use crate::load;
 use crate::record::{ShardId, TaskId};
-use crate::routing::{self, ShardLoad};
 use crate::store::{CancelOutcome, RedriveOutcome};
 use crate::submission::{Accepted, SubmitLimits};
 
@@ -114,7 +113,8 @@ impl Dispatcher {
         // a shard that is being rebuilt will be back in a moment: better than a refusal
         let shards = &self.shared.shards;
         let chosen = [ShardState::Open, ShardState::Opening].into_iter().find_map(|state| {
-            routing::choose(shards.len(), outgoing.last, |index| load(&shards[index], state))
+            let load = |index: usize| shards[index].gauges.load(shards[index].state() == state);
+            load::choose(shards.len(), self.shared.slots.all(), outgoing.last, load)
         });
         let index = chosen.ok_or(Error::ShardUnavailable { shard: ShardId(0) })?;
         outgoing.last = index;
@@ -180,12 +180,6 @@ fn usable(ledger: &ShardLedger) -> Result<()> {
         ShardState::Open | ShardState::Opening => Ok(()),
         _ => Err(Error::ShardUnavailable { shard: ledger.id }),
     }
-}
-
-fn load(ledger: &ShardLedger, wanted: ShardState) -> ShardLoad {
-    let ready = ledger.ready.load(Ordering::Acquire);
-    let incoming = ledger.incoming.load(Ordering::Acquire);
-    ShardLoad { open: ledger.state() == wanted, waiting: ready + incoming }
 }
 
 /// Sends a question to a shard and waits for its answer.

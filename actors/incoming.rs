@@ -75,7 +75,7 @@ impl Incoming {
             merge(&mut self.permit, permit);
         }
         let len = self.len() - before;
-        self.ledger.incoming.fetch_add(len, Ordering::AcqRel);
+        self.ledger.gauges.incoming.fetch_add(len, Ordering::AcqRel);
         self.groups.push(Group { len, answer: Answer::new(self.ledger.id, waiter) });
     }
 
@@ -230,7 +230,7 @@ impl Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        self.ledger.incoming.fetch_sub(self.kept.len(), Ordering::AcqRel);
+        self.ledger.gauges.incoming.fetch_sub(self.kept.len(), Ordering::AcqRel);
     }
 }
 

@@ -5,6 +5,7 @@
 //! never held while user code runs or anything is awaited.
 
 mod answer;
+mod gauges;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -16,6 +17,7 @@ use actix::{Actor, Addr, Handler, Message};
 use tokio::sync::oneshot;
 
 pub(crate) use answer::{Answer, Waiter};
+use gauges::Gauges;
 
 use super::outbox::{Once, Outbox};
 use super::shard::ShardActor;
@@ -133,10 +135,7 @@ pub(crate) struct ShardLedger {
     state: AtomicU8,
     /// Batches that are being made or stored: what they claim isn't among the attempts yet.
     flushing: AtomicUsize,
-    /// Rows that are ready, as far as is known: what routing goes by.
-    pub(crate) ready: AtomicUsize,
-    /// Submissions that are on their way to it or not answered yet.
-    pub(crate) incoming: AtomicUsize,
+    pub(crate) gauges: Gauges,
     /// Rows written since its file was opened.
     pub(crate) row_writes: AtomicU64,
     /// Steps of maintenance since the queue began.
@@ -199,8 +198,7 @@ impl ShardLedger {
             unanswered: Mutex::default(),
             state: AtomicU8::new(ShardState::Opening as u8),
             flushing: AtomicUsize::new(0),
-            ready: AtomicUsize::new(0),
-            incoming: AtomicUsize::new(0),
+            gauges: Gauges::new(),
             row_writes: AtomicU64::new(0),
             sweeps: AtomicU64::new(0),
         })
@@ -263,7 +261,7 @@ impl ShardLedger {
     /// Whether nothing of the shard is under way in this process.
     pub(crate) fn is_quiet(&self) -> bool {
         self.flushing.load(Ordering::SeqCst) == 0
-            && self.incoming.load(Ordering::SeqCst) == 0
+            && self.gauges.incoming.load(Ordering::SeqCst) == 0
             && self.attempts().is_empty()
             && self.finishes.is_empty()
             && self.delivered.is_empty()

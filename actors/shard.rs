@@ -25,6 +25,7 @@ use super::supervision::ChildEnd;
 use super::system::Shared;
 use crate::clock::Timestamp;
 use crate::error::{Error, StoreError};
+use crate::load::Smoothed;
 use crate::store::ShardStore;
 
 pub(crate) use supervised::{ShardChild, open};
@@ -60,6 +61,9 @@ pub(crate) struct ShardActor<S: ShardStore> {
     second_try: bool,
     /// When the last flush began.
     flushed: tokio::time::Instant,
+    /// Seconds and rows of a commit, and seconds of an attempt.
+    commit: (Smoothed, Smoothed),
+    service: Smoothed,
     /// Since when a flush lets others run first.
     gathering: Option<tokio::time::Instant>,
     timer: Option<SpawnHandle>,
@@ -118,6 +122,8 @@ impl<S: ShardStore> ShardActor<S> {
             ends_only: false,
             second_try: false,
             flushed: tokio::time::Instant::now(),
+            commit: Default::default(),
+            service: Smoothed::default(),
             gathering: None,
             timer: None,
             maintain_at: now,
@@ -151,7 +157,7 @@ impl<S: ShardStore> ShardActor<S> {
             return false;
         }
         let here = self.inbox.items();
-        let on_the_way = self.ledger.incoming.load(Ordering::Acquire)
+        let on_the_way = self.ledger.gauges.incoming.load(Ordering::Acquire)
             + self.ledger.attempts().len()
             + self.ledger.delivering().len();
         if here >= GATHER || on_the_way < here + GATHER_FROM {

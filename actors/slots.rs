@@ -14,6 +14,7 @@ use crate::record::ShardId;
 /// The credits of all workers.
 #[derive(Debug)]
 pub(crate) struct Slots {
+    workers: usize,
     concurrency: usize,
     prefetch: usize,
     state: Mutex<State>,
@@ -62,7 +63,12 @@ impl Slots {
     pub(crate) fn new(workers: usize, concurrency: usize, prefetch: usize) -> Arc<Self> {
         let (used, slow) = (vec![0; workers], vec![0; workers]);
         let state = State { used, slow, waiting: BTreeSet::new(), alone: None };
-        Arc::new(Slots { concurrency, prefetch, state: Mutex::new(state) })
+        Arc::new(Slots { workers, concurrency, prefetch, state: Mutex::new(state) })
+    }
+
+    /// How many slots all workers have together.
+    pub(crate) fn all(&self) -> usize {
+        self.workers * self.concurrency
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -228,7 +228,7 @@ async fn submissions_sent_while_a_shard_is_rebuilt_are_stored_or_refused_and_nev
 }
 
 fn incoming(world: &World) -> usize {
-    world.shared().shards[0].incoming.load(Ordering::SeqCst)
+    world.shared().shards[0].gauges.incoming.load(Ordering::SeqCst)
 }
 
 /// What was lost on its way to a shard used to count in its load for ever.

@@ -17,11 +17,11 @@ mod clock;
 mod codec;
 mod error;
 mod lifecycle;
+mod load;
 mod order;
 mod panic_message;
 mod record;
 mod retry;
-mod routing;
 mod store;
 
 // The actors live beside `src/`, not in it, so that the tree shows the two halves: `src/` decides

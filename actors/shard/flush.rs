@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{ActorContext, AsyncContext, Context};
 
@@ -53,10 +53,12 @@ impl<S: ShardStore> ShardActor<S> {
         self.with_store(
             context,
             move |mut store| async move {
+                let began = Instant::now();
                 let result = store.apply(&flight.batch).await;
-                (store, (flight, result))
+                (store, (flight, result, began.elapsed()))
             },
-            |actor, (flight, result), context| {
+            |actor, (flight, result, took), context| {
+                actor.measure(&flight.batch, result.is_ok(), took);
                 match result {
                     Ok(result) => actor.applied(flight, result, context),
                     Err(BatchError::Refused(error)) => actor.refused(flight, &error, context),
@@ -66,6 +68,25 @@ impl<S: ShardStore> ShardActor<S> {
                 actor.shared.moved();
             },
         );
+    }
+
+    /// Keeps what routing goes by.
+    fn measure(&mut self, batch: &Batch, stored: bool, took: Duration) {
+        let gauges = &self.ledger.gauges;
+        if !stored {
+            gauges.failed();
+            return;
+        }
+        let (seconds, rows) = &mut self.commit;
+        seconds.add(took.as_secs_f64());
+        rows.add(batch.items() as f64);
+        gauges.set_commit(seconds.get().unwrap_or(0.0), rows.get().unwrap_or(0.0));
+        let ends = batch.settlements.iter();
+        let took: Duration = ends.map(|end| end.ended_at.since(end.started_at)).sum();
+        if !batch.settlements.is_empty() {
+            self.service.add(took.as_secs_f64() / batch.settlements.len() as f64);
+            gauges.set_service(self.service.get().unwrap_or(0.0));
+        }
     }
 
     fn has_due_or_undelivered(&self) -> bool {
@@ -233,7 +254,8 @@ impl<S: ShardStore> ShardActor<S> {
     fn after(&mut self, context: &mut Context<Self>) {
         let Some(store) = &self.store else { return };
         let outlook = store.outlook();
-        self.ledger.ready.store(outlook.ready, Ordering::Release);
+        self.ledger.gauges.ready.store(outlook.ready, Ordering::Release);
+        self.ledger.gauges.running.store(self.ledger.attempts().len(), Ordering::Release);
         self.ledger.row_writes.store(outlook.row_writes, Ordering::Release);
         self.shared.moved();
         let again = !self.inbox.finishes.is_empty() || !self.inbox.incoming.is_empty();

@@ -1,0 +1,82 @@
+//! What a shard's actors measure of it, for all to read: what routing goes by.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::load::ShardLoad;
+
+/// How long a refused batch counts against its shard.
+const FAILING_FOR: Duration = Duration::from_secs(1);
+
+/// A shard's load as it was last measured.
+#[derive(Debug)]
+pub(crate) struct Gauges {
+    /// Submissions that are on their way to it or not answered yet.
+    pub(crate) incoming: AtomicUsize,
+    /// Rows that are ready, as far as is known.
+    pub(crate) ready: AtomicUsize,
+    /// Attempts that run or wait in a worker.
+    pub(crate) running: AtomicUsize,
+    /// Smoothed times in seconds and counts, as the bits of an `f64`.
+    commit_s: AtomicU64,
+    commit_rows: AtomicU64,
+    service_s: AtomicU64,
+    since: Instant,
+    /// When the last commit was measured, in microseconds after `since`.
+    measured_at: AtomicU64,
+    /// When a batch was refused last, in milliseconds after `since`; 0 is never.
+    failed_at: AtomicU64,
+}
+
+impl Gauges {
+    pub(crate) fn new() -> Self {
+        Gauges {
+            incoming: AtomicUsize::new(0),
+            ready: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            commit_s: AtomicU64::new(0),
+            commit_rows: AtomicU64::new(0),
+            service_s: AtomicU64::new(0),
+            since: Instant::now(),
+            measured_at: AtomicU64::new(0),
+            failed_at: AtomicU64::new(0),
+        }
+    }
+
+    /// The smoothed measurements of the last commit.
+    pub(crate) fn set_commit(&self, seconds: f64, rows: f64) {
+        self.commit_s.store(seconds.to_bits(), Ordering::Relaxed);
+        self.commit_rows.store(rows.to_bits(), Ordering::Relaxed);
+        self.measured_at.store(self.since.elapsed().as_micros() as u64, Ordering::Relaxed);
+        self.failed_at.store(0, Ordering::Relaxed);
+    }
+
+    /// The smoothed time that attempts take.
+    pub(crate) fn set_service(&self, seconds: f64) {
+        self.service_s.store(seconds.to_bits(), Ordering::Relaxed);
+    }
+
+    /// A batch was refused.
+    pub(crate) fn failed(&self) {
+        let at = self.since.elapsed().as_millis() as u64;
+        self.failed_at.store(at.max(1), Ordering::Relaxed);
+    }
+
+    pub(crate) fn load(&self, open: bool) -> ShardLoad {
+        let now = self.since.elapsed();
+        let failed_at = self.failed_at.load(Ordering::Relaxed);
+        let measured_at = Duration::from_micros(self.measured_at.load(Ordering::Relaxed));
+        let float = |bits: &AtomicU64| f64::from_bits(bits.load(Ordering::Relaxed));
+        ShardLoad {
+            open,
+            failing: failed_at > 0 && now < Duration::from_millis(failed_at) + FAILING_FOR,
+            incoming: self.incoming.load(Ordering::Relaxed),
+            ready: self.ready.load(Ordering::Relaxed),
+            running: self.running.load(Ordering::Relaxed),
+            commit_s: float(&self.commit_s),
+            commit_rows: float(&self.commit_rows),
+            age_s: now.saturating_sub(measured_at).as_secs_f64(),
+            service_s: float(&self.service_s),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// Idle, with an ordinary disk.
+const IDLE: ShardLoad = ShardLoad {
+    open: true,
+    failing: false,
+    incoming: 0,
+    ready: 0,
+    running: 0,
+    commit_s: 0.001,
+    commit_rows: 100.0,
+    age_s: 0.0,
+    service_s: 0.001,
+};
+
+fn chosen(loads: &[ShardLoad], last: usize) -> Option<usize> {
+    choose(loads.len(), 8, last, |index| loads[index])
+}
+
+fn load() -> impl Strategy<Value = ShardLoad> {
+    let counts = (0..5_000usize, 0..100_000usize, 0..5_000usize);
+    let times = (0.0..2.0f64, 0.0..5_000.0f64, 0.0..10.0f64, 0.0..60.0f64);
+    (any::<(bool, bool)>(), counts, times).prop_map(
+        |(
+            (open, failing),
+            (incoming, ready, running),
+            (commit_s, commit_rows, age_s, service_s),
+        )| {
+            let (open, failing) = (open || failing, failing);
+            ShardLoad {
+                open,
+                failing,
+                incoming,
+                ready,
+                running,
+                commit_s,
+                commit_rows,
+                age_s,
+                service_s,
+            }
+        },
+    )
+}
+
+#[test]
+fn equal_shards_take_turns() {
+    let shards = [IDLE; 3];
+    let mut last = 0;
+    let turns: Vec<_> = (0..6)
+        .map(|_| {
+            last = chosen(&shards, last).unwrap();
+            last
+        })
+        .collect();
+    assert_eq!(turns, [1, 2, 0, 1, 2, 0]);
+}
+
+#[test]
+fn nothing_is_chosen_where_nothing_is_open() {
+    assert_eq!(chosen(&[], 0), None);
+    assert_eq!(chosen(&[ShardLoad { open: false, ..IDLE }], 0), None);
+}
+
+#[test]
+fn the_longer_a_shard_takes_for_the_same_the_less_it_is_chosen() {
+    let slow_disk = ShardLoad { commit_s: 0.1, ..IDLE };
+    assert_eq!(chosen(&[slow_disk, IDLE], 1), Some(1));
+    let long_tasks = ShardLoad { ready: 100, service_s: 10.0, ..IDLE };
+    let many_tasks = ShardLoad { ready: 1_000, ..IDLE };
+    assert_eq!(chosen(&[long_tasks, many_tasks], 1), Some(1));
+}
+
+#[test]
+fn a_shard_that_was_slow_once_is_tried_again() {
+    let slow = ShardLoad { commit_s: 0.1, ..IDLE };
+    assert_eq!(chosen(&[slow, IDLE], 1), Some(1));
+    assert_eq!(chosen(&[ShardLoad { age_s: 10.0, ..slow }, IDLE], 1), Some(0));
+}
+
+#[test]
+fn a_shard_that_fails_fast_is_not_taken_for_an_idle_one() {
+    let failing = ShardLoad { failing: true, commit_s: 0.0, ..IDLE };
+    let busy = ShardLoad { incoming: 4_000, ready: 100_000, service_s: 1.0, ..IDLE };
+    assert_eq!(chosen(&[failing, busy], 1), Some(1));
+    assert_eq!(chosen(&[failing, failing], 1), Some(0), "one of them has to take it");
+}
+
+#[test]
+fn a_measurement_follows_its_changes_and_not_its_outliers() {
+    let mut smoothed = Smoothed::default();
+    assert_eq!(smoothed.get(), None);
+    smoothed.add(1.0);
+    assert_eq!(smoothed.get(), Some(1.0));
+    smoothed.add(9.0);
+    assert_eq!(smoothed.get(), Some(2.0));
+    for _ in 0..50 {
+        smoothed.add(9.0);
+    }
+    assert!(smoothed.get().is_some_and(|value| value > 8.9));
+}
+
+/// Sends `tasks` submissions at a rate at which all shards together just keep up, and counts them.
+fn shares(speeds: &[usize], tasks: usize) -> Vec<usize> {
+    let rows = |speed: usize| ShardLoad {
+        commit_s: 0.1,
+        commit_rows: speed as f64,
+        service_s: 0.0,
+        ..IDLE
+    };
+    let mut loads: Vec<ShardLoad> = speeds.iter().map(|speed| rows(*speed)).collect();
+    let mut shares = vec![0; speeds.len()];
+    let (rate, mut last): (usize, _) = (speeds.iter().sum(), 0);
+    for _ in 0..tasks / rate {
+        for _ in 0..rate {
+            last = chosen(&loads, last).unwrap();
+            loads[last].incoming += 1;
+            shares[last] += 1;
+        }
+        for (load, speed) in loads.iter_mut().zip(speeds) {
+            load.incoming = load.incoming.saturating_sub(*speed);
+        }
+    }
+    shares
+}
+
+#[test]
+fn each_shard_gets_what_its_disk_can_take() {
+    let shares = shares(&[100, 400], 50_000);
+    let part = shares[0] as f64 / 50_000.0;
+    assert!((0.18..0.22).contains(&part), "{shares:?}");
+}
+
+proptest! {
+    // a failure prints its seed; nothing is written beside the sources
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_open_shard_is_chosen_and_a_failing_one_only_if_all_are(
+        loads in prop::collection::vec(load(), 0..9),
+        last in 0..9usize,
+    ) {
+        let open: Vec<_> = loads.iter().filter(|load| load.open).collect();
+        match chosen(&loads, last) {
+            None => prop_assert!(open.is_empty()),
+            Some(index) => {
+                prop_assert!(loads[index].open);
+                prop_assert_eq!(loads[index].failing, open.iter().all(|load| load.failing));
+            }
+        }
+    }
+
+    #[test]
+    fn more_before_it_never_makes_a_wait_shorter(load in load(), slots in 1.0..64.0f64) {
+        let wait = load.expected_wait_s(slots);
+        let more = [
+            ShardLoad { incoming: load.incoming + 10, ..load },
+            ShardLoad { ready: load.ready + 10, ..load },
+            ShardLoad { running: load.running + 10, ..load },
+            ShardLoad { commit_s: load.commit_s * 2.0, ..load },
+            ShardLoad { service_s: load.service_s * 2.0, ..load },
+        ];
+        for more in more {
+            prop_assert!(more.expected_wait_s(slots) >= wait);
+        }
+        prop_assert!(load.expected_wait_s(slots * 2.0) <= wait);
+    }
+
+    #[test]
+    fn nobody_waits_much_less_than_in_the_chosen_shard(
+        loads in prop::collection::vec(load(), 1..9),
+    ) {
+        let open = loads.iter().filter(|load| load.open).count();
+        if let Some(index) = chosen(&loads, 0)
+            && !loads[index].failing
+        {
+            let share = 8.0 / open as f64;
+            let wait = loads[index].expected_wait_s(share);
+            let others = loads.iter().filter(|load| load.open && !load.failing);
+            for other in others.map(|load| load.expected_wait_s(share)) {
+                // each of those before it may have been equal to the one before
+                let parts = (1.0 - EQUAL_PART).powi(loads.len() as i32);
+                prop_assert!(other >= wait * parts - EQUAL_S * loads.len() as f64);
+            }
+        }
+    }
+}
