@@ -8,7 +8,10 @@
 //! - nesting and empty elements are bounded (`guard.rs`),
 //! - bytes after the value are an error, and
 //! - no error says what the bytes were.
+//!
+//! Encoding keeps to the same limits (`encode_guard.rs`), so what it accepts decodes again.
 
+mod encode_guard;
 mod guard;
 #[cfg(test)]
 mod tests;
@@ -24,6 +27,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 
+use encode_guard::Room;
 use guard::{Budget, DEPTH_MAX, EMPTY_ELEMENTS_MAX, Guarded, Trip};
 
 /// The format of encoded arguments and results.
@@ -120,11 +124,11 @@ pub enum CodecError {
         limit: usize,
     },
 
-    /// The bytes announce more elements than they can hold: at most one for each byte, and 1,024
-    /// more for elements that take no bytes, such as `()`.
+    /// There are more elements than the bytes can hold: at most one for each byte, and 1,024 more
+    /// for elements that take no bytes, such as `()`.
     #[error("the value announces more than {limit} elements")]
     TooManyElements {
-        /// The limit for this input, in elements.
+        /// The limit for this value, in elements.
         limit: usize,
     },
 
@@ -157,24 +161,42 @@ const LAYOUT: Layout =
 ///
 /// # Errors
 ///
-/// [`CodecError::TooLarge`] over the limit; [`CodecError::Invalid`] if the format can't carry the
-/// value or its `Serialize` refuses.
+/// [`CodecError::TooLarge`] over the limit; [`CodecError::TooDeep`] and
+/// [`CodecError::TooManyElements`] for what wouldn't decode; [`CodecError::Invalid`] if the format
+/// can't carry the value or its `Serialize` refuses.
 pub(crate) fn encode<T: Serialize + ?Sized>(
     codec: Codec,
     value: &T,
     limit: usize,
 ) -> Result<Vec<u8>, CodecError> {
     let mut sink = Sink { bytes: Vec::with_capacity(SINK_START.min(limit)), limit, refused: None };
+    let room = match codec {
+        Codec::Bincode => Room::for_bytes(limit),
+        Codec::Json => Room::for_text(),
+    };
+    let guarded = encode_guard::Guarded::new(value, &room);
     let written = match codec {
-        Codec::Bincode => bincode::serde::encode_into_writer(value, &mut sink, LAYOUT)
+        Codec::Bincode => bincode::serde::encode_into_writer(guarded, &mut sink, LAYOUT)
             .map_err(|error| CodecError::invalid(codec, bincode_encode_message(&error))),
-        Codec::Json => serde_json::to_writer(&mut sink, value)
+        Codec::Json => serde_json::to_writer(&mut sink, &guarded)
             .map_err(|error| CodecError::invalid(codec, json_encode_message(&error))),
     };
-    match sink.refused {
-        Some(actual) => Err(CodecError::TooLarge { limit, actual }),
-        None => written.map(|()| sink.bytes),
+    match room.trip() {
+        Some(Trip::TooDeep) => return Err(CodecError::TooDeep { limit: DEPTH_MAX as usize }),
+        Some(Trip::TooManyElements) => {
+            return Err(CodecError::TooManyElements { limit: room.elements_max() });
+        }
+        None => {}
     }
+    if let Some(actual) = sink.refused {
+        return Err(CodecError::TooLarge { limit, actual });
+    }
+    written?;
+    let elements_max = sink.bytes.len().saturating_add(EMPTY_ELEMENTS_MAX);
+    if codec == Codec::Bincode && room.announced() > elements_max {
+        return Err(CodecError::TooManyElements { limit: elements_max });
+    }
+    Ok(sink.bytes)
 }
 
 /// Decodes a value that takes all of `bytes`.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::*;
 
 mod hostile;
+mod limits;
 mod properties;
 
 const CODECS: [Codec; 2] = [Codec::Bincode, Codec::Json];

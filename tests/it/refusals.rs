@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use message_queue_sqlite::Clock;
 use message_queue_sqlite::prelude::*;
+use message_queue_sqlite::{Clock, CodecError};
 
 use crate::tasks::{double, heard, log};
 use crate::world::{World, end, in_time, start, until_record};
@@ -11,12 +11,13 @@ use crate::world::{World, end, in_time, start, until_record};
 /// Options that keep one definition's values apart from another's.
 mod hostile {
     use message_queue_sqlite::prelude::*;
+    use serde::Serializer;
 
     pub(super) const PATH: &str = module_path!();
 
     #[derive(Serialize, Deserialize)]
     pub(super) struct Nested {
-        inner: Option<Box<Nested>>,
+        pub(super) inner: Option<Box<Nested>>,
     }
 
     #[task(name = "hostile.numbers")]
@@ -32,6 +33,26 @@ mod hostile {
     #[task(name = "hostile.units")]
     pub(super) async fn units(given: Vec<()>) {
         drop(given);
+    }
+
+    /// Contains itself when it is written.
+    #[derive(Deserialize)]
+    pub(super) struct Endless;
+
+    impl Serialize for Endless {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_newtype_struct("Endless", self)
+        }
+    }
+
+    #[task(name = "hostile.endless", max_attempts = 1)]
+    pub(super) async fn endless() -> Result<Endless, TaskError> {
+        Ok(Endless)
+    }
+
+    #[task(name = "hostile.endless.blocking", blocking, max_attempts = 1, codec = "json")]
+    pub(super) fn endless_blocking() -> Result<Endless, TaskError> {
+        Ok(Endless)
     }
 
     #[task(name = "hostile.refuses", codec = "json")]
@@ -100,6 +121,36 @@ async fn arguments_that_do_not_encode_are_an_error_at_submission() {
         matches!(&refused, Err(Error::Encode { name, .. }) if name == "hostile.refuses"),
         "{refused:?}"
     );
+    end(queue).await;
+}
+
+#[actix::test]
+async fn arguments_that_would_not_decode_are_refused_at_submission() {
+    let world = World::new();
+    let queue = start(world.builder().discover(hostile::PATH)).await;
+    let leaf = hostile::Nested { inner: None };
+    let deep = (0..1_000).fold(leaf, |inner, _| hostile::Nested { inner: Some(inner.into()) });
+    let refused = in_time(queue.submit(hostile::nested::task(deep))).await;
+    let Err(Error::Encode { source, .. }) = refused else { panic!("{refused:?}") };
+    assert!(matches!(source, CodecError::TooDeep { limit: 128 }), "{source}");
+    let refused = in_time(queue.submit(hostile::units::task(vec![(); 10_000]))).await;
+    let Err(Error::Encode { source, .. }) = refused else { panic!("{refused:?}") };
+    assert!(matches!(source, CodecError::TooManyElements { .. }), "{source}");
+    end(queue).await;
+}
+
+#[actix::test]
+async fn a_result_that_nests_without_end_fails_its_task_only() {
+    let world = World::new();
+    let queue = start(world.builder().discover(hostile::PATH)).await;
+    let endless = in_time(queue.submit(hostile::endless::task())).await.unwrap();
+    let blocking = in_time(queue.submit(hostile::endless_blocking::task())).await.unwrap();
+    let neighbour = in_time(queue.submit(double::task(3))).await.unwrap();
+    for failed in [in_time(endless).await.err(), in_time(blocking).await.err()] {
+        let Some(Error::TaskFailed { kind, .. }) = failed else { panic!("{failed:?}") };
+        assert_eq!(kind, FailureKind::Encode);
+    }
+    assert_eq!(in_time(neighbour).await.unwrap(), 6);
     end(queue).await;
 }
 
