@@ -53,7 +53,7 @@ pub enum Error {
     PayloadTooLarge {
         /// The limit, in bytes.
         limit: usize,
-        /// What was submitted, in bytes.
+        /// What was submitted, in bytes; at least, if that is more than 512 MiB.
         actual: usize,
     },
 

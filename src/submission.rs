@@ -237,6 +237,9 @@ impl Submit {
         check_overrides(&self.overrides, self.callbacks.len())?;
         let (due_at, delay) = self.start.checked()?;
         let (codec, payload, cached) = match self.arguments {
+            Arguments::Failed(CodecError::TooLarge { actual, .. }) => {
+                return Err(Error::PayloadTooLarge { limit: limits.payload_bytes, actual });
+            }
             Arguments::Failed(source) => {
                 return Err(Error::Encode { name: self.name.to_string(), source });
             }

@@ -15,7 +15,8 @@ use crate::record::TaskId;
 use crate::result::TaskResult;
 use crate::task::Task;
 
-/// The most that is encoded before the queue's own limit is known, in bytes.
+/// The most that is encoded before the queue's own limit is known, in bytes: the largest that the
+/// settings allow it to be.
 const ENCODE_MAX: usize = 512 * 1024 * 1024;
 
 /// One task of a known definition to submit. Made by the `task` function that `#[task]` generates.

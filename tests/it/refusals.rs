@@ -35,6 +35,20 @@ mod hostile {
         drop(given);
     }
 
+    /// Takes this many bytes when it is written.
+    #[derive(Deserialize)]
+    pub(super) struct Large(pub(super) usize);
+
+    impl Serialize for Large {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            // never written to and refused unread: it takes no memory
+            serializer.serialize_bytes(&vec![0; self.0])
+        }
+    }
+
+    #[task(name = "hostile.large")]
+    pub(super) async fn large(_given: Large) {}
+
     /// Contains itself when it is written.
     #[derive(Deserialize)]
     pub(super) struct Endless;
@@ -121,6 +135,20 @@ async fn arguments_that_do_not_encode_are_an_error_at_submission() {
         matches!(&refused, Err(Error::Encode { name, .. }) if name == "hostile.refuses"),
         "{refused:?}"
     );
+    end(queue).await;
+}
+
+#[actix::test]
+async fn arguments_over_the_largest_limit_there_is_are_too_large_as_any_others() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.limits.payload = 100;
+    let queue = start(world.builder_with(settings).discover(hostile::PATH)).await;
+    // no queue would take as many, so no more are encoded
+    let most = 512 << 20;
+    let refused = in_time(queue.submit(hostile::large::task(hostile::Large(most)))).await;
+    let Err(Error::PayloadTooLarge { limit: 100, actual }) = refused else { panic!("{refused:?}") };
+    assert!(actual > most, "{actual}");
     end(queue).await;
 }
 
