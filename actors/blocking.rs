@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -16,6 +17,10 @@ pub(crate) struct BlockingPool {
     threads_max: usize,
 }
 
+/// There is no thread to run a job, and none can be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoThread;
+
 struct Shared {
     state: Mutex<State>,
     work: Condvar,
@@ -25,8 +30,17 @@ struct Shared {
 struct State {
     jobs: VecDeque<Job>,
     idle: usize,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<Thread>,
     closed: bool,
+    /// How many starts of threads are to fail, for tests.
+    #[cfg(test)]
+    failures: usize,
+}
+
+struct Thread {
+    handle: JoinHandle<()>,
+    /// Whether it runs a job, and so may not come back.
+    busy: bool,
 }
 
 impl Shared {
@@ -43,57 +57,86 @@ impl BlockingPool {
     }
 
     /// Runs a job on one of the threads. The job must not panic: it catches what it calls.
-    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) {
+    ///
+    /// # Errors
+    ///
+    /// There is no thread and none can be started; the job is dropped. Nobody else would take it up
+    /// before the next job comes.
+    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<(), NoThread> {
         let mut state = self.shared.lock();
         state.jobs.push_back(Box::new(job));
         if state.idle >= state.jobs.len() || state.threads.len() >= self.threads_max {
             self.shared.work.notify_one();
-            return;
+            return Ok(());
         }
-        let shared = self.shared.clone();
-        let name = format!("mqs-blocking-{}", state.threads.len());
-        match thread::Builder::new().name(name).spawn(move || work(&shared)) {
-            Ok(thread) => state.threads.push(thread),
+        match self.start_thread(&mut state) {
+            Ok(handle) => state.threads.push(Thread { handle, busy: false }),
             Err(error) if state.threads.is_empty() => {
-                tracing::error!(%error, "cannot start a thread; blocking tasks wait");
+                let refused = state.jobs.pop_back();
+                drop(state);
+                // outside the lock: it owns values of the program's
+                drop(refused);
+                tracing::error!(%error, "cannot start a thread for blocking tasks");
+                return Err(NoThread);
             }
             Err(error) => tracing::warn!(%error, "cannot start another thread"),
         }
+        Ok(())
+    }
+
+    fn start_thread(&self, state: &mut State) -> io::Result<JoinHandle<()>> {
+        #[cfg(test)]
+        if let Some(left) = state.failures.checked_sub(1) {
+            state.failures = left;
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let (shared, number) = (self.shared.clone(), state.threads.len());
+        thread::Builder::new()
+            .name(format!("mqs-blocking-{number}"))
+            .spawn(move || work(&shared, number))
     }
 
     /// Ends the threads that have nothing to do and returns whether all have ended. A thread that
     /// still runs a job ends after it.
     pub(crate) fn close(&self) -> bool {
-        let threads = {
-            let mut state = self.shared.lock();
-            state.closed = true;
-            state.jobs.clear();
-            self.shared.work.notify_all();
-            let busy = state.threads.len() - state.idle;
-            if busy > 0 {
-                return false;
-            }
-            std::mem::take(&mut state.threads)
-        };
-        threads.into_iter().all(|thread| thread.join().is_ok())
+        let mut state = self.shared.lock();
+        state.closed = true;
+        self.shared.work.notify_all();
+        let jobs = std::mem::take(&mut state.jobs);
+        let threads = std::mem::take(&mut state.threads);
+        drop(state);
+        drop(jobs);
+        let (busy, others): (Vec<_>, Vec<_>) = threads.into_iter().partition(|thread| thread.busy);
+        let joined =
+            others.into_iter().filter_map(|thread| thread.handle.join().err()).count() == 0;
+        joined && busy.is_empty()
     }
 }
 
-fn work(shared: &Shared) {
+fn work(shared: &Shared, number: usize) {
     let mut state = shared.lock();
     loop {
         if let Some(job) = state.jobs.pop_front() {
+            state.mark(number, true);
             drop(state);
             job();
             state = shared.lock();
+            state.mark(number, false);
         } else if state.closed {
-            // counted as idle, so that a close that comes now joins this thread
-            state.idle += 1;
             return;
         } else {
             state.idle += 1;
             state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.idle -= 1;
+        }
+    }
+}
+
+impl State {
+    fn mark(&mut self, number: usize, busy: bool) {
+        // after a close nobody asks any more
+        if let Some(thread) = self.threads.get_mut(number) {
+            thread.busy = busy;
         }
     }
 }
@@ -104,3 +147,14 @@ impl fmt::Debug for BlockingPool {
         write!(f, "BlockingPool({} threads, {} idle)", state.threads.len(), state.idle)
     }
 }
+
+#[cfg(test)]
+impl BlockingPool {
+    /// Makes the next starts of threads fail.
+    pub(crate) fn fail_to_start(&self, times: usize) {
+        self.shared.lock().failures = times;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -342,3 +342,23 @@ async fn an_idle_shard_stays_idle_after_the_clock_jumped_ahead() {
     assert_eq!(sweeps(), before, "no record has been kept for longer than before");
     queue.shutdown(Duration::from_secs(30)).await.unwrap();
 }
+
+#[task(name = "blocking.double", blocking)]
+fn double_blocking(number: u64) -> Result<u64, TaskError> {
+    Ok(number * 2)
+}
+
+#[actix::test]
+async fn a_blocking_attempt_for_which_no_thread_starts_is_put_off_and_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = Settings::default();
+    settings.storage.dir = dir.path().join("queue");
+    let builder = Queue::builder().settings(settings).register::<double_blocking::Task>();
+    let queue = builder.start().await.unwrap();
+    queue.shared().pool.fail_to_start(1);
+    let handle = queue.submit(double_blocking::task(4)).await.unwrap();
+    let output = timeout(Duration::from_secs(30), handle.clone().into_future()).await;
+    assert_eq!(output.expect("the task ends").unwrap(), 8);
+    let counters = handle.record().await.unwrap().counters;
+    assert_eq!((counters.failures, counters.claim_no), (0, 2));
+}

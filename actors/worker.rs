@@ -26,6 +26,9 @@ use crate::task;
 
 type AttemptFuture = Pin<Box<dyn Future<Output = AttemptEnd>>>;
 
+/// How long a blocking attempt is put off for which no thread can be started.
+const THREAD_PAUSE: Duration = Duration::from_secs(1);
+
 /// Runs attempts against credits.
 pub(crate) struct Worker {
     shared: Arc<Shared>,
@@ -96,7 +99,8 @@ impl Worker {
         if let Some(timeout) = attempt.timeout {
             watch(&attempt, timeout, calling);
         }
-        self.shared.pool.run(move || {
+        let refused = attempt.clone();
+        let run = self.shared.pool.run(move || {
             match ledger.blocking().get_mut(&attempt.id) {
                 Some(blocking) => blocking.runs = true,
                 // a shutdown gave it back while it waited for this thread
@@ -121,6 +125,18 @@ impl Worker {
                 ledger.report(Done { attempt, end, started_at, ended_at });
             }
         });
+        if run.is_err() {
+            self.put_off(refused);
+        }
+    }
+
+    /// Ends an attempt that got no thread. It isn't given back, because it would be claimed again
+    /// at once.
+    fn put_off(&self, attempt: Arc<Attempt>) {
+        self.ledger.blocking().remove(&attempt.id);
+        self.ledger.running.fetch_sub(1, Ordering::AcqRel);
+        let now = self.shared.clock.now();
+        self.ended(attempt, AttemptEnd::Snoozed(THREAD_PAUSE), now);
     }
 
     /// Sends what is over to its shards and gives back the credits.
