@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::ledger::{Blocking, Done, FinishBatch, WorkerLedger};
 use super::messages::{Finish, Quiesce, Run, Wake};
@@ -95,10 +96,7 @@ impl Worker {
         ledger.running.fetch_add(1, Ordering::AcqRel);
         let waiting = Blocking { attempt: attempt.clone(), runs: false };
         ledger.blocking().insert(attempt.id, waiting);
-        let (called, calling) = oneshot::channel();
-        if let Some(timeout) = attempt.timeout {
-            watch(&attempt, timeout, calling);
-        }
+        let watch = attempt.timeout.map(|timeout| watch(&attempt, timeout));
         let refused = attempt.clone();
         let run = self.shared.pool.run(move || {
             match ledger.blocking().get_mut(&attempt.id) {
@@ -110,14 +108,18 @@ impl Worker {
                 }
             }
             let started_at = shared.clock.now();
-            // nobody listens if there is no timeout
-            let _ = called.send(());
+            let (over, ending) = oneshot::channel();
+            if let Some(watch) = watch {
+                // nobody listens any more if the worker's thread has ended
+                let _ = watch.send(ending);
+            }
             let cancelled = attempt.is_cancel_requested();
             let end = (!cancelled).then(|| caught(call).unwrap_or_else(|end| end));
             let end = match attempt.timeout {
                 Some(timeout) if attempt.is_overdue() => Some(timed_out(timeout)),
                 _ => end,
             };
+            drop(over);
             let ended_at = shared.clock.now();
             ledger.running.fetch_sub(1, Ordering::AcqRel);
             // past the deadline of a shutdown it was given back already
@@ -198,13 +200,13 @@ struct Handed {
 
 impl Handed {
     async fn run(mut self, future: AttemptFuture) {
-        let timeout = self.attempt.as_ref().and_then(|attempt| attempt.timeout);
+        let limit = self.attempt.as_ref().and_then(|attempt| attempt.timeout);
         let caught = CatchUnwind(Some(future));
-        let end = match timeout {
+        let end = match limit {
             None => caught.await,
-            Some(timeout) => match tokio::time::timeout(timeout, caught).await {
+            Some(limit) => match timeout(limit, caught).await {
                 Ok(end) => end,
-                Err(_) => timed_out(timeout),
+                Err(_) => timed_out(limit),
             },
         };
         self.end = Some(end);
@@ -229,14 +231,16 @@ fn timed_out(timeout: Duration) -> AttemptEnd {
 }
 
 /// Marks a blocking attempt as overdue and sets its token when its time is over. The time runs
-/// from `called`: waiting for a thread isn't part of the attempt.
-fn watch(attempt: &Arc<Attempt>, timeout: Duration, called: oneshot::Receiver<()>) {
+/// from when it is called, which is told with what says that it is over: waiting for a thread isn't
+/// part of the attempt, and nothing must stay for the rest of its time.
+fn watch(attempt: &Arc<Attempt>, limit: Duration) -> oneshot::Sender<oneshot::Receiver<()>> {
+    let (called, calling) = oneshot::channel::<oneshot::Receiver<()>>();
     let watched = Arc::downgrade(attempt);
     actix_rt::spawn(async move {
-        if called.await.is_err() {
+        let Ok(over) = calling.await else { return };
+        if timeout(limit, over).await.is_ok() {
             return;
         }
-        tokio::time::sleep(timeout).await;
         if let Some(attempt) = watched.upgrade() {
             attempt.set_overdue();
             attempt.cancel.cancel();
@@ -247,6 +251,7 @@ fn watch(attempt: &Arc<Attempt>, timeout: Duration, called: oneshot::Receiver<()
             );
         }
     });
+    called
 }
 
 /// Calls user code; a panic becomes the attempt's end.
