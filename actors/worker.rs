@@ -342,7 +342,13 @@ impl Handler<Quiesce> for Worker {
         }
         let not_running = |_: &TaskId, blocking: &mut Blocking| abort || !blocking.runs;
         let blocking: Vec<_> = self.ledger.blocking().extract_if(not_running).collect();
-        given_back.extend(blocking.into_iter().map(|(_, blocking)| blocking.attempt));
+        for (_, Blocking { attempt, runs }) in blocking {
+            if runs {
+                // what it returns no longer counts, so it may as well stop
+                attempt.cancel.cancel();
+            }
+            given_back.push(attempt);
+        }
         let now = self.shared.clock.now();
         for attempt in given_back {
             self.ledger.keep(Done { attempt, end: None, started_at: now, ended_at: now });

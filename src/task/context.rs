@@ -77,8 +77,8 @@ impl TaskContext {
         self.attempt.parent.map(|parent| parent.id)
     }
 
-    /// Whether the attempt should end early: the task was cancelled, or its time is over. A
-    /// blocking function that takes long checks this now and then.
+    /// Whether the attempt should end early: the task was cancelled, its time is over, or a
+    /// shutdown couldn't wait for it. A blocking function that takes long checks this now and then.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.attempt.cancel.is_cancelled()

@@ -2,10 +2,28 @@
 
 use message_queue_sqlite::prelude::*;
 
+use crate::probe::Probe;
 use crate::tasks::{double, gated, gated_blocking, gated_borrowed, heard_late, log};
 use crate::world::{LIMIT, Received, World, end, in_time, start, until_status};
 
 const AT_ONCE: Duration = Duration::from_millis(1);
+
+mod own {
+    use super::*;
+
+    pub(super) const PATH: &str = module_path!();
+
+    /// Ends when it is told to.
+    #[task(name = "own.attentive", blocking)]
+    pub(super) fn attentive(probe: Data<Probe>, ctx: TaskContext) -> Result<(), TaskError> {
+        probe.note("attentive started");
+        while !ctx.is_cancelled() {
+            std::thread::yield_now();
+        }
+        probe.note("attentive told");
+        Ok(())
+    }
+}
 
 #[actix::test]
 async fn an_idle_queue_ends_with_nothing_left() {
@@ -126,6 +144,17 @@ async fn blocking_code_that_an_attempt_started_itself_does_not_keep_the_queue_fr
     world.probe.until("stuck started", 2).await;
     world.probe.open(2);
     end(queue).await;
+}
+
+#[actix::test]
+async fn a_blocking_attempt_past_the_deadline_is_told_to_end() {
+    let world = World::new();
+    let queue = start(world.builder().discover(own::PATH)).await;
+    let id = in_time(queue.submit(own::attentive::task())).await.unwrap().id();
+    world.probe.until("attentive started", 1).await;
+    let report = in_time(queue.shutdown(AT_ONCE)).await.unwrap();
+    assert_eq!(report.left_behind, [(id, "own.attentive".to_string())]);
+    world.probe.until("attentive told", 1).await;
 }
 
 #[actix::test]
