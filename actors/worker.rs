@@ -4,9 +4,11 @@
 //! Both are called under `catch_unwind`. What a worker has in hand lives in its ledger, so
 //! the death of the actor stops no attempt.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll, Waker};
@@ -27,6 +29,9 @@ use crate::task;
 
 type AttemptFuture = Pin<Box<dyn Future<Output = AttemptEnd>>>;
 
+/// How long an end waits to be reported at most, but for the attempt that holds the thread then.
+const REPORT_WITHIN: Duration = Duration::from_millis(1);
+
 /// How long a blocking attempt is put off for which no thread can be started.
 const THREAD_PAUSE: Duration = Duration::from_secs(1);
 
@@ -34,26 +39,34 @@ const THREAD_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Worker {
     shared: Arc<Shared>,
     ledger: Arc<WorkerLedger>,
+    /// When an attempt on this thread first told it to report.
+    told_at: Rc<Cell<Timestamp>>,
 }
 
 impl Worker {
     pub(crate) fn new(shared: Arc<Shared>, ledger: Arc<WorkerLedger>) -> Self {
-        Worker { shared, ledger }
+        Worker { shared, ledger, told_at: Rc::default() }
     }
 
-    /// Starts what waits, as far as slots are free, then reports what is over.
+    /// Starts what waits, as far as slots are free, and reports what is over: at the end, and
+    /// before that what has waited while others held the thread.
     fn work(&self) {
         let concurrency = self.shared.settings.workers.concurrency;
+        let mut reported_at = None;
         while self.ledger.running.load(Ordering::Acquire) < concurrency {
             let Some(attempt) = self.ledger.queue().pop_front() else { break };
-            self.start(attempt);
+            let started_at = self.shared.clock.now();
+            if started_at.since(*reported_at.get_or_insert(started_at)) >= REPORT_WITHIN {
+                report(&self.shared, &self.ledger);
+                reported_at = Some(started_at);
+            }
+            self.start(attempt, started_at);
         }
         self.ledger.armed.store(false, Ordering::Release);
-        self.report();
+        report(&self.shared, &self.ledger);
     }
 
-    fn start(&self, attempt: Arc<Attempt>) {
-        let started_at = self.shared.clock.now();
+    fn start(&self, attempt: Arc<Attempt>, started_at: Timestamp) {
         if attempt.cancel.is_cancelled() {
             let done = Done { attempt, end: None, started_at, ended_at: started_at };
             self.ledger.keep(done);
@@ -83,7 +96,9 @@ impl Worker {
         let (shared, ledger) = (self.shared.clone(), self.ledger.clone());
         ledger.running.fetch_add(1, Ordering::AcqRel);
         let id = attempt.id;
-        let handed = Handed { shared, ledger, attempt: Some(attempt), started_at, end: None };
+        let told_at = self.told_at.clone();
+        let attempt = Some(attempt);
+        let handed = Handed { shared, ledger, attempt, started_at, end: None, told_at };
         let running = actix_rt::spawn(handed.run(future));
         self.ledger.aborts().insert(id, running.abort_handle());
         if running.is_finished() {
@@ -140,52 +155,52 @@ impl Worker {
         let now = self.shared.clock.now();
         self.ended(attempt, AttemptEnd::Snoozed(THREAD_PAUSE), now);
     }
+}
 
-    /// Sends what is over to its shards and gives back the credits.
-    fn report(&self) {
-        let mut done = self.ledger.take_done();
+/// Sends what is over to its shards and gives back the credits.
+fn report(shared: &Shared, worker: &WorkerLedger) {
+    let mut done = worker.take_done();
+    if done.is_empty() {
+        return;
+    }
+    let count = done.len();
+    let released = done.iter().filter(|done| done.end.is_none()).count();
+    shared.add_released(released as u64);
+    let alone = done.iter().any(|done| done.attempt.alone);
+    let slow = done.iter().filter(|done| !done.attempt.quick).count();
+    for done in &done {
+        measure(done);
+    }
+    for ledger in &shared.shards {
         if done.is_empty() {
-            return;
+            break;
         }
-        let count = done.len();
-        let released = done.iter().filter(|done| done.end.is_none()).count();
-        self.shared.add_released(released as u64);
-        let alone = done.iter().any(|done| done.attempt.alone);
-        let slow = done.iter().filter(|done| !done.attempt.quick).count();
-        for done in &done {
-            self.measure(done);
+        let mine = |done: &mut Done| done.attempt.id.shard() == ledger.id;
+        let mut batch = Vec::new();
+        if done.iter_mut().all(mine) {
+            batch = std::mem::take(&mut done);
+        } else {
+            batch.extend(done.extract_if(.., mine));
         }
-        for ledger in &self.shared.shards {
-            if done.is_empty() {
-                break;
-            }
-            let mine = |done: &mut Done| done.attempt.id.shard() == ledger.id;
-            let mut batch = Vec::new();
-            if done.iter_mut().all(mine) {
-                batch = std::mem::take(&mut done);
-            } else {
-                batch.extend(done.extract_if(.., mine));
-            }
-            if !batch.is_empty() {
-                ledger.link.send(Finish(ledger.finishes.post(FinishBatch { done: batch })));
-            }
+        if !batch.is_empty() {
+            ledger.link.send(Finish(ledger.finishes.post(FinishBatch { done: batch })));
         }
-        let wake = self.shared.slots.release(self.ledger.index, count, slow, alone);
-        self.shared.wake(wake);
     }
+    let wake = shared.slots.release(worker.index, count, slow, alone);
+    shared.wake(wake);
+}
 
-    /// Keeps the definition's smoothed service time: an eighth of each new measurement.
-    fn measure(&self, done: &Done) {
-        if done.end.is_none() {
-            return;
-        }
-        let took = done.ended_at.since(done.started_at);
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let smoothed = &done.attempt.definition.service_ns;
-        let before = smoothed.load(Ordering::Relaxed);
-        let after = if before == 0 { took } else { before - before / 8 + took / 8 };
-        smoothed.store(after.max(1), Ordering::Relaxed);
+/// Keeps the definition's smoothed service time: an eighth of each new measurement.
+fn measure(done: &Done) {
+    if done.end.is_none() {
+        return;
     }
+    let took = done.ended_at.since(done.started_at);
+    let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
+    let smoothed = &done.attempt.definition.service_ns;
+    let before = smoothed.load(Ordering::Relaxed);
+    let after = if before == 0 { took } else { before - before / 8 + took / 8 };
+    smoothed.store(after.max(1), Ordering::Relaxed);
 }
 
 /// An async attempt in progress. If its future is dropped before it is over, because the deadline
@@ -196,6 +211,7 @@ struct Handed {
     attempt: Option<Arc<Attempt>>,
     started_at: Timestamp,
     end: Option<AttemptEnd>,
+    told_at: Rc<Cell<Timestamp>>,
 }
 
 impl Handed {
@@ -220,7 +236,15 @@ impl Drop for Handed {
         self.ledger.running.fetch_sub(1, Ordering::AcqRel);
         let ended_at = self.shared.clock.now();
         let (end, started_at) = (self.end.take(), self.started_at);
+        if !self.ledger.armed.load(Ordering::Acquire) {
+            self.told_at.set(ended_at);
+        }
         self.ledger.report(Done { attempt, end, started_at, ended_at });
+        // the worker was told, but attempts that hold the thread come before it
+        if ended_at.since(self.told_at.get()) >= REPORT_WITHIN {
+            report(&self.shared, &self.ledger);
+            self.told_at.set(ended_at);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod world;
 mod cached;
 mod cancelling;
 mod durable;
+mod held;
 mod lifecycle;
 mod python_package;
 mod refusals;
