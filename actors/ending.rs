@@ -1,16 +1,20 @@
 //! The order in which a queue ends.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_rt::{Arbiter, ArbiterHandle};
+use actix_rt::Arbiter;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::ledger::Done;
 use super::messages::{Close, CountRows, Quiesce};
 use super::system::{Phase, Shared};
+use super::worker::report;
+use crate::attempt::{Attempt, Input};
 use crate::queue::ShutdownReport;
-use crate::record::{ShardId, TaskStatus};
+use crate::record::{ShardId, TaskId, TaskStatus};
 
 /// How long things may take that need no user code: storing what was given back, closing a file,
 /// ending an idle thread.
@@ -24,23 +28,26 @@ pub(super) async fn drain(shared: &Arc<Shared>, deadline: Duration) -> ShutdownR
     quiesce(shared, false);
     let mut report = ShutdownReport::default();
     if timeout(deadline, shared.quiet()).await.is_err() {
-        report.left_behind = shared
-            .workers
-            .iter()
-            .flat_map(|worker| {
-                let blocking = worker.blocking();
-                let running = blocking.values().filter(|blocking| blocking.runs);
-                let attempts = running.map(|blocking| &blocking.attempt);
-                attempts.map(|a| (a.id, a.definition.name.to_string())).collect::<Vec<_>>()
-            })
-            .collect();
+        let running = shared.workers.iter().flat_map(|worker| {
+            let blocking = worker.blocking();
+            let running = blocking.values().filter(|blocking| blocking.runs);
+            running.map(|blocking| named(&blocking.attempt)).collect::<Vec<_>>()
+        });
+        report.left_behind = running.collect();
         quiesce(shared, true);
         if timeout(GRACE, shared.quiet()).await.is_err() {
-            tracing::warn!("not everything that was given back could be stored in time");
+            for attempt in give_back_held(shared) {
+                if !report.left_behind.contains(&attempt) {
+                    report.left_behind.push(attempt);
+                }
+            }
+            if timeout(GRACE, shared.quiet()).await.is_err() {
+                tracing::warn!("not everything that was given back could be stored in time");
+            }
         }
     }
     for (task, name) in &report.left_behind {
-        tracing::warn!(%task, name, "a blocking attempt did not end in time; its thread is left");
+        tracing::warn!(%task, name, "an attempt did not end in time; its thread is left");
     }
     report.released = shared.released();
     for ledger in &shared.shards {
@@ -69,6 +76,66 @@ fn quiesce(shared: &Shared, abort: bool) {
     }
 }
 
+fn named(attempt: &Attempt) -> (TaskId, String) {
+    (attempt.id, attempt.definition.name.to_string())
+}
+
+/// Gives back what workers have in hand whose threads are held by an attempt, in their place.
+/// Returns the attempts that still run.
+fn give_back_held(shared: &Shared) -> Vec<(TaskId, String)> {
+    let mut running = Vec::new();
+    for worker in &shared.workers {
+        // what it couldn't report needn't run again
+        report(shared, worker);
+        let attempts = unreported(shared, worker.index);
+        if attempts.is_empty() {
+            continue;
+        }
+        let mut at_rest = HashSet::new();
+        for parcel in worker.runs.open() {
+            at_rest.extend(parcel.body().take().into_iter().flatten().map(|attempt| attempt.id));
+            worker.runs.confirm(&parcel);
+        }
+        at_rest.extend(worker.queue().drain(..).map(|attempt| attempt.id));
+        at_rest.extend(worker.aborts().drain().map(|(id, suspended)| {
+            suspended.abort();
+            id
+        }));
+        let blocking = std::mem::take(&mut *worker.blocking());
+        at_rest.extend(blocking.iter().filter(|(_, of)| !of.runs).map(|(id, _)| *id));
+        let now = shared.clock.now();
+        for attempt in attempts {
+            if !at_rest.contains(&attempt.id) {
+                attempt.cancel.cancel();
+                running.push(named(&attempt));
+            }
+            worker.keep(Done { attempt, end: None, started_at: now, ended_at: now });
+        }
+        report(shared, worker);
+    }
+    running
+}
+
+/// The attempts that this worker was given and hasn't reported. One that answers has none by now.
+fn unreported(shared: &Shared, worker: usize) -> Vec<Arc<Attempt>> {
+    let mut found = Vec::new();
+    for ledger in &shared.shards {
+        let attempts = ledger.attempts().values().cloned().collect::<Vec<_>>();
+        let finishes = ledger.finishes.open();
+        let reported: HashSet<TaskId> = finishes
+            .iter()
+            .flat_map(|parcel| &parcel.body().done)
+            .map(|of| of.attempt.id)
+            .collect();
+        found.extend(attempts.into_iter().filter(|attempt| {
+            // a claim that couldn't run stays with its shard
+            let lost = matches!(attempt.input, Input::Cached(None));
+            attempt.worker == worker && !lost && !reported.contains(&attempt.id)
+        }));
+    }
+    found
+}
+
 async fn waiting(shared: &Shared, shard: ShardId) -> u64 {
     let Some(ledger) = shared.shard(shard) else { return 0 };
     let (answer, answered) = oneshot::channel();
@@ -92,9 +159,12 @@ async fn close(shared: &Shared, shard: ShardId) -> Result<(), String> {
 
 /// Which threads still turn: those can be joined. One that user code holds can't, and is left.
 pub(super) async fn responsive(arbiters: Vec<Arbiter>) -> Vec<Arbiter> {
+    // all are asked at once, so that several held ones cost no more time than one
+    let asked: Vec<_> = arbiters.into_iter().map(|arbiter| (ask(&arbiter), arbiter)).collect();
+    let until = Instant::now() + GRACE;
     let mut joinable = Vec::new();
-    for arbiter in arbiters {
-        if turns(&arbiter.handle()).await {
+    for (answered, arbiter) in asked {
+        if matches!(timeout_at(until, answered).await, Ok(Ok(()))) {
             joinable.push(arbiter);
         } else {
             tracing::warn!("a thread of the queue is held by a task and left behind");
@@ -104,11 +174,11 @@ pub(super) async fn responsive(arbiters: Vec<Arbiter>) -> Vec<Arbiter> {
     joinable
 }
 
-async fn turns(arbiter: &ArbiterHandle) -> bool {
+fn ask(arbiter: &Arbiter) -> oneshot::Receiver<()> {
     let (answer, answered) = oneshot::channel::<()>();
     arbiter.spawn(async move {
         // if nobody waits any more, it came too late
         let _ = answer.send(());
     });
-    matches!(timeout(GRACE, answered).await, Ok(Ok(())))
+    answered
 }

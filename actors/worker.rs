@@ -99,7 +99,7 @@ impl Worker {
         let told_at = self.told_at.clone();
         let attempt = Some(attempt);
         let handed = Handed { shared, ledger, attempt, started_at, end: None, told_at };
-        let running = actix_rt::spawn(handed.run(future));
+        let running = actix_rt::spawn(handed.run(id, future));
         self.ledger.aborts().insert(id, running.abort_handle());
         if running.is_finished() {
             self.ledger.aborts().remove(&id);
@@ -158,7 +158,7 @@ impl Worker {
 }
 
 /// Sends what is over to its shards and gives back the credits.
-fn report(shared: &Shared, worker: &WorkerLedger) {
+pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
     let mut done = worker.take_done();
     if done.is_empty() {
         return;
@@ -215,9 +215,9 @@ struct Handed {
 }
 
 impl Handed {
-    async fn run(mut self, future: AttemptFuture) {
+    async fn run(mut self, id: TaskId, future: AttemptFuture) {
         let limit = self.attempt.as_ref().and_then(|attempt| attempt.timeout);
-        let caught = CatchUnwind(Some(future));
+        let caught = CatchUnwind { future: Some(future), ledger: self.ledger.clone(), id };
         let end = match limit {
             None => caught.await,
             Some(limit) => match timeout(limit, caught).await {
@@ -232,8 +232,12 @@ impl Handed {
 impl Drop for Handed {
     fn drop(&mut self) {
         let Some(attempt) = self.attempt.take() else { return };
-        self.ledger.aborts().remove(&attempt.id);
+        let known = self.ledger.aborts().remove(&attempt.id).is_some();
         self.ledger.running.fetch_sub(1, Ordering::AcqRel);
+        if self.end.is_none() && !known {
+            // a shutdown gave it back while another attempt held this thread
+            return;
+        }
         let ended_at = self.shared.clock.now();
         let (end, started_at) = (self.end.take(), self.started_at);
         if !self.ledger.armed.load(Ordering::Acquire) {
@@ -299,19 +303,32 @@ fn poll_once(future: Pin<&mut dyn Future<Output = AttemptEnd>>) -> Poll<AttemptE
 }
 
 /// A future whose panic is its end. It is dropped under `catch_unwind` too.
-struct CatchUnwind(Option<AttemptFuture>);
+struct CatchUnwind {
+    future: Option<AttemptFuture>,
+    ledger: Arc<WorkerLedger>,
+    id: TaskId,
+}
 
 impl Future for CatchUnwind {
     type Output = AttemptEnd;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<AttemptEnd> {
-        let Some(future) = &mut self.0 else { return Poll::Pending };
+        let this = &mut *self;
+        let Some(future) = &mut this.future else { return Poll::Pending };
+        // not among those that can be aborted meanwhile: by that a shutdown knows which of a
+        // worker's attempts holds the thread
+        let abort = this.ledger.aborts().remove(&this.id);
         let polled = match caught(|| future.as_mut().poll(context)) {
-            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Pending) => {
+                if let Some(abort) = abort {
+                    this.ledger.aborts().insert(this.id, abort);
+                }
+                return Poll::Pending;
+            }
             Ok(Poll::Ready(end)) => end,
             Err(end) => end,
         };
-        let future = self.0.take();
+        let future = this.future.take();
         match caught(|| drop(future)) {
             Ok(()) => Poll::Ready(polled),
             Err(end) => Poll::Ready(end),
@@ -321,7 +338,7 @@ impl Future for CatchUnwind {
 
 impl Drop for CatchUnwind {
     fn drop(&mut self) {
-        let future = self.0.take();
+        let future = self.future.take();
         if let Err(end) = caught(|| drop(future)) {
             tracing::warn!(?end, "a task's future panicked when it was dropped");
         }

@@ -15,9 +15,9 @@ use crate::record::{ShardId, TaskId};
 pub struct ShutdownReport {
     /// Attempts that were given back and will run again: not started, or cut off by the deadline.
     pub released: u64,
-    /// Blocking attempts whose threads didn't come back in time, with their tasks' names. They are
-    /// given back as well, so each may run a second time while its first attempt still does. Their
-    /// contexts tell them to end.
+    /// Attempts whose threads didn't come back in time, with their tasks' names: blocking ones, and
+    /// async ones that held a worker's thread. They are given back as well, so each may run a second
+    /// time while its first attempt still does. Their contexts tell them to end.
     pub left_behind: Vec<(TaskId, String)>,
     /// Tasks that wait for the next start: ready, or for their time.
     pub waiting: u64,

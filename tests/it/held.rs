@@ -5,7 +5,8 @@ use std::time::Instant;
 use message_queue_sqlite::prelude::*;
 
 use crate::probe::Probe;
-use crate::world::{World, end, in_time, start};
+use crate::tasks::{double, gated};
+use crate::world::{World, end, in_time, start, until_record};
 
 mod own {
     use super::*;
@@ -56,4 +57,44 @@ async fn the_result_of_an_attempt_does_not_wait_for_one_that_holds_the_thread() 
         in_time(gated).await.unwrap();
         end(queue).await;
     }
+}
+
+#[actix::test]
+async fn attempts_that_hold_their_threads_past_the_deadline_are_named_and_all_is_given_back() {
+    let world = World::new();
+    let queue = start(world.builder().discover(own::PATH)).await;
+    // on each thread one that waits, one that holds the thread, and one that never starts
+    let mut ids = Vec::new();
+    for tag in ["one", "two"] {
+        ids.push(in_time(queue.submit(gated::task(tag.into()))).await.unwrap().id());
+        world.probe.until(&format!("{tag} started"), 1).await;
+    }
+    let mut held = Vec::new();
+    for (number, late) in [(1, false), (2, true)] {
+        let id = in_time(queue.submit(own::hold::task(true, late))).await.unwrap().id();
+        world.probe.until("held", number).await;
+        held.push((id, "own.hold".to_string()));
+        ids.push(id);
+    }
+    let behind = in_time(queue.submit_all([1, 2].map(double::task))).await.unwrap();
+    ids.extend(behind.iter().map(|handle| handle.id()));
+
+    let mut report = in_time(queue.shutdown(Duration::from_millis(1))).await.unwrap();
+    report.left_behind.sort();
+    assert_eq!(report.left_behind, held);
+    assert_eq!((report.released, report.waiting), (6, 6));
+    assert!(report.unclosed.is_empty(), "{report:?}");
+    drop(queue);
+
+    let queue = start(world.builder().discover(own::PATH)).await;
+    // the first attempts of the two still stand at the gate
+    world.probe.until("held", 4).await;
+    world.probe.open(6);
+    for id in ids {
+        let record = until_record(&queue, id, |record| record.status.is_ended()).await;
+        assert_eq!(record.outcome, Some(Outcome::Finished), "{record:?}");
+        let counters = record.counters;
+        assert_eq!((counters.failures, counters.crashes, counters.claim_no), (0, 0, 2));
+    }
+    end(queue).await;
 }
