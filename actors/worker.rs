@@ -106,9 +106,10 @@ impl Worker {
         }
     }
 
+    /// Hands an attempt to the pool. It keeps its credit, but doesn't count as running here: async
+    /// attempts that were claimed behind it needn't wait for a thread that they don't use.
     fn run_blocking(&self, attempt: Arc<Attempt>, call: Box<dyn FnOnce() -> AttemptEnd + Send>) {
         let (shared, ledger) = (self.shared.clone(), self.ledger.clone());
-        ledger.running.fetch_add(1, Ordering::AcqRel);
         let waiting = Blocking { attempt: attempt.clone(), runs: false };
         ledger.blocking().insert(attempt.id, waiting);
         let watch = attempt.timeout.map(|timeout| watch(&attempt, timeout));
@@ -117,10 +118,7 @@ impl Worker {
             match ledger.blocking().get_mut(&attempt.id) {
                 Some(blocking) => blocking.runs = true,
                 // a shutdown gave it back while it waited for this thread
-                None => {
-                    ledger.running.fetch_sub(1, Ordering::AcqRel);
-                    return;
-                }
+                None => return,
             }
             let started_at = shared.clock.now();
             let (over, ending) = oneshot::channel();
@@ -136,7 +134,6 @@ impl Worker {
             };
             drop(over);
             let ended_at = shared.clock.now();
-            ledger.running.fetch_sub(1, Ordering::AcqRel);
             // past the deadline of a shutdown it was given back already
             if ledger.blocking().remove(&attempt.id).is_some() {
                 ledger.report(Done { attempt, end, started_at, ended_at });
@@ -151,7 +148,6 @@ impl Worker {
     /// at once.
     fn put_off(&self, attempt: Arc<Attempt>) {
         self.ledger.blocking().remove(&attempt.id);
-        self.ledger.running.fetch_sub(1, Ordering::AcqRel);
         let now = self.shared.clock.now();
         self.ended(attempt, AttemptEnd::Snoozed(THREAD_PAUSE), now);
     }

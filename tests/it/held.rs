@@ -1,12 +1,12 @@
-//! Async tasks that hold their worker's thread.
+//! Tasks that hold what others need: a worker's thread, or its slots.
 
 use std::time::Instant;
 
 use message_queue_sqlite::prelude::*;
 
 use crate::probe::Probe;
-use crate::tasks::{double, gated};
-use crate::world::{World, end, in_time, start, until_record};
+use crate::tasks::{double, gated, gated_blocking};
+use crate::world::{World, end, in_time, standing_clock, start, until_record};
 
 mod own {
     use super::*;
@@ -96,5 +96,24 @@ async fn attempts_that_hold_their_threads_past_the_deadline_are_named_and_all_is
         let counters = record.counters;
         assert_eq!((counters.failures, counters.crashes, counters.claim_no), (0, 0, 2));
     }
+    end(queue).await;
+}
+
+#[actix::test]
+async fn quick_async_tasks_run_while_blocking_ones_have_all_slots() {
+    let world = World::new();
+    let mut settings = world.narrow();
+    settings.workers.prefetch = 8;
+    // under a clock that stands, an attempt that has ended took no time
+    let queue = start(world.builder_with(settings).clock(standing_clock().0)).await;
+    in_time(in_time(queue.submit(double::task(1))).await.unwrap()).await.unwrap();
+    let blocking = in_time(queue.submit(gated_blocking::task("first".into()))).await.unwrap();
+    world.probe.until("first started", 1).await;
+    for number in 2..4 {
+        let quick = in_time(queue.submit(double::task(number))).await.unwrap();
+        assert_eq!(in_time(quick).await.unwrap(), 2 * number);
+    }
+    world.probe.open(1);
+    in_time(blocking).await.unwrap();
     end(queue).await;
 }
