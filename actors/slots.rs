@@ -213,7 +213,7 @@ impl Grant {
     }
 
     /// The worker for the next claim; its credit now belongs to the attempt.
-    pub(crate) fn assign(&mut self, prefetched: bool, quick: bool) -> Option<usize> {
+    pub(crate) fn assign(&mut self, prefetched: bool, slow: bool) -> Option<usize> {
         let from = if prefetched { &mut self.behind } else { &mut self.free };
         let worker = *from.iter().max_by_key(|(_, count)| **count)?.0;
         let count = from.get_mut(&worker)?;
@@ -221,7 +221,7 @@ impl Grant {
         if *count == 0 {
             from.remove(&worker);
         }
-        if !quick {
+        if slow {
             *self.slow.entry(worker).or_default() += 1;
         }
         Some(worker)

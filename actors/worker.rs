@@ -163,7 +163,7 @@ pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
     let released = done.iter().filter(|done| done.end.is_none()).count();
     shared.add_released(released as u64);
     let alone = done.iter().any(|done| done.attempt.alone);
-    let slow = done.iter().filter(|done| !done.attempt.quick).count();
+    let slow = done.iter().filter(|done| done.attempt.slow).count();
     for done in &done {
         measure(done);
     }

@@ -33,8 +33,8 @@ pub(crate) struct Attempt {
     /// The task whose result this durable callback is for.
     pub(crate) parent: Option<Parent>,
     pub(crate) cancel: CancelToken,
-    /// Whether its like are over so soon that others may wait behind it.
-    pub(crate) quick: bool,
+    /// Whether it may keep async attempts that are claimed behind it waiting for long.
+    pub(crate) slow: bool,
     /// The definition's index in the registry.
     pub(crate) index: usize,
     /// The worker whose credit it holds.

@@ -74,9 +74,9 @@ impl<S: ShardStore> ShardActor<S> {
                     continue;
                 }
             };
-            let quick = attempt.quick;
-            let worker = grant.assign(prefetched, quick);
-            let Some(worker) = worker.or_else(|| grant.assign(!prefetched, quick)) else {
+            let slow = attempt.slow;
+            let worker = grant.assign(prefetched, slow);
+            let Some(worker) = worker.or_else(|| grant.assign(!prefetched, slow)) else {
                 debug_assert!(false, "every claim has a credit");
                 continue;
             };
@@ -148,7 +148,8 @@ impl<S: ShardStore> ShardActor<S> {
             Err(failure) => (Input::Cached(None), Some(failure)),
         };
         let attempt = Attempt {
-            quick: is_quick(&definition),
+            // a blocking one runs on a thread of the pool
+            slow: !definition.blocking && !is_quick(&definition),
             id: claim.id,
             counters: claim.counters,
             priority: claim.priority,

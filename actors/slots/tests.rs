@@ -15,9 +15,9 @@ fn used(slots: &Slots) -> Vec<usize> {
 /// Takes and assigns; returns the workers.
 fn assigned(slots: &Arc<Slots>, shard: ShardId, wanted: usize) -> Vec<(usize, bool)> {
     let mut grant = slots.take(shard, wanted);
-    let free = std::iter::from_fn(|| grant.assign(false, true)).map(|worker| (worker, false));
+    let free = std::iter::from_fn(|| grant.assign(false, false)).map(|worker| (worker, false));
     let free: Vec<_> = free.collect();
-    let behind = std::iter::from_fn(|| grant.assign(true, true)).map(|worker| (worker, true));
+    let behind = std::iter::from_fn(|| grant.assign(true, false)).map(|worker| (worker, true));
     let all: Vec<_> = free.into_iter().chain(behind).collect();
     assert!(grant.give_back(true).is_empty());
     all
@@ -38,8 +38,8 @@ fn free_slots_are_spread_over_the_workers_and_go_before_places_behind_them() {
 fn what_was_not_assigned_goes_back() {
     let slots = Slots::new(2, 4, 0);
     let mut grant = slots.take(A, 5);
-    let worker = grant.assign(false, true).unwrap();
-    assert!(grant.assign(true, true).is_none());
+    let worker = grant.assign(false, false).unwrap();
+    assert!(grant.assign(true, false).is_none());
     drop(grant.give_back(true));
     let mut expected = vec![0, 0];
     expected[worker] = 1;
@@ -105,8 +105,8 @@ fn a_suspect_waits_until_nothing_runs_and_then_nothing_runs_beside_it() {
     let mut grant = slots.take_alone(A).unwrap();
     assert!(grant.is_alone());
     assert!(slots.take_alone(A).is_none() && slots.take_alone(B).is_none());
-    let worker = grant.assign(false, true).unwrap();
-    assert!(grant.assign(false, true).is_none() && grant.assign(true, true).is_none());
+    let worker = grant.assign(false, false).unwrap();
+    assert!(grant.assign(false, false).is_none() && grant.assign(true, false).is_none());
     assert!(grant.give_back(true).is_empty());
     assert_eq!(slots.take(B, 9).slots(), 0);
     let woken = slots.release(worker, 1, 0, true);
@@ -230,7 +230,7 @@ proptest! {
                     let index = grant % grants.len();
                     let (grant, assigned) = &mut grants[index];
                     let alone = grant.is_alone();
-                    if let Some(worker) = grant.assign(prefetched, true) {
+                    if let Some(worker) = grant.assign(prefetched, false) {
                         *assigned = true;
                         attempts.push((worker, alone));
                     }
@@ -279,11 +279,11 @@ proptest! {
 fn nobody_gets_a_place_behind_a_worker_that_is_full_of_long_attempts() {
     let slots = Slots::new(2, 1, 4);
     let mut grant = slots.take(A, 1);
-    let worker = grant.assign(false, false).unwrap();
+    let worker = grant.assign(false, true).unwrap();
     assert!(grant.give_back(true).is_empty());
     let mut grant = slots.take(B, 9);
     assert_eq!((grant.slots(), grant.places_behind()), (1, 4));
-    let other = grant.assign(true, true).unwrap();
+    let other = grant.assign(true, false).unwrap();
     assert_ne!(other, worker);
     drop(grant.give_back(true));
     drop(slots.release(worker, 1, 1, false));
