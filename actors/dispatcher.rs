@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture};
@@ -111,9 +111,10 @@ impl Dispatcher {
             return usable(ledger).map(|()| shard.index());
         }
         // a shard that is being rebuilt will be back in a moment: better than a refusal
-        let shards = &self.shared.shards;
+        let (shards, now) = (&self.shared.shards, Instant::now());
         let chosen = [ShardState::Open, ShardState::Opening].into_iter().find_map(|state| {
-            let load = |index: usize| shards[index].gauges.load(shards[index].state() == state);
+            let open = |index: usize| shards[index].state() == state;
+            let load = |index| open(index).then(|| shards[index].gauges.load(now));
             load::choose(shards.len(), self.shared.slots.all(), outgoing.last, load)
         });
         let index = chosen.ok_or(Error::ShardUnavailable { shard: ShardId(0) })?;

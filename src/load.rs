@@ -31,11 +31,9 @@ const FORGOTTEN_S: f64 = 1.0;
 const EQUAL_PART: f64 = 0.1;
 const EQUAL_S: f64 = 200e-6;
 
-/// What is known of a shard.
+/// What is known of a shard that takes submissions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct ShardLoad {
-    /// Whether it takes submissions.
-    pub(crate) open: bool,
     /// Whether its last batch was refused, a moment ago. Such a shard does nothing quickly.
     pub(crate) failing: bool,
     /// Submissions on their way to it.
@@ -74,16 +72,12 @@ pub(crate) fn choose(
     shards: usize,
     slots: usize,
     last: usize,
-    load: impl Fn(usize) -> ShardLoad,
+    load: impl Fn(usize) -> Option<ShardLoad>,
 ) -> Option<usize> {
-    let open = (0..shards).filter(|index| load(*index).open).count();
-    let share = slots as f64 / open.max(1) as f64;
+    let share = slots as f64 / shards as f64;
     let mut chosen: Option<(usize, bool, f64)> = None;
     for index in (1..=shards).map(|step| (last + step) % shards) {
-        let load = load(index);
-        if !load.open {
-            continue;
-        }
+        let Some(load) = load(index) else { continue };
         let wait = load.expected_wait_s(share);
         let better = chosen.is_none_or(|(_, failing, least)| match (load.failing, failing) {
             (false, true) => true,

@@ -62,13 +62,12 @@ impl Gauges {
         self.failed_at.store(at.max(1), Ordering::Relaxed);
     }
 
-    pub(crate) fn load(&self, open: bool) -> ShardLoad {
-        let now = self.since.elapsed();
+    pub(crate) fn load(&self, now: Instant) -> ShardLoad {
+        let now = now.saturating_duration_since(self.since);
         let failed_at = self.failed_at.load(Ordering::Relaxed);
         let measured_at = Duration::from_micros(self.measured_at.load(Ordering::Relaxed));
         let float = |bits: &AtomicU64| f64::from_bits(bits.load(Ordering::Relaxed));
         ShardLoad {
-            open,
             failing: failed_at > 0 && now < Duration::from_millis(failed_at) + FAILING_FOR,
             incoming: self.incoming.load(Ordering::Relaxed),
             ready: self.ready.load(Ordering::Relaxed),

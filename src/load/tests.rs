@@ -4,7 +4,6 @@ use super::*;
 
 /// Idle, with an ordinary disk.
 const IDLE: ShardLoad = ShardLoad {
-    open: true,
     failing: false,
     incoming: 0,
     ready: 0,
@@ -16,30 +15,15 @@ const IDLE: ShardLoad = ShardLoad {
 };
 
 fn chosen(loads: &[ShardLoad], last: usize) -> Option<usize> {
-    choose(loads.len(), 8, last, |index| loads[index])
+    choose(loads.len(), 8, last, |index| Some(loads[index]))
 }
 
 fn load() -> impl Strategy<Value = ShardLoad> {
     let counts = (0..5_000usize, 0..100_000usize, 0..5_000usize);
     let times = (0.0..2.0f64, 0.0..5_000.0f64, 0.0..10.0f64, 0.0..60.0f64);
-    (any::<(bool, bool)>(), counts, times).prop_map(
-        |(
-            (open, failing),
-            (incoming, ready, running),
-            (commit_s, commit_rows, age_s, service_s),
-        )| {
-            let (open, failing) = (open || failing, failing);
-            ShardLoad {
-                open,
-                failing,
-                incoming,
-                ready,
-                running,
-                commit_s,
-                commit_rows,
-                age_s,
-                service_s,
-            }
+    (any::<bool>(), counts, times).prop_map(
+        |(failing, (incoming, ready, running), (commit_s, commit_rows, age_s, service_s))| {
+            ShardLoad { failing, incoming, ready, running, commit_s, commit_rows, age_s, service_s }
         },
     )
 }
@@ -60,7 +44,8 @@ fn equal_shards_take_turns() {
 #[test]
 fn nothing_is_chosen_where_nothing_is_open() {
     assert_eq!(chosen(&[], 0), None);
-    assert_eq!(chosen(&[ShardLoad { open: false, ..IDLE }], 0), None);
+    assert_eq!(choose(3, 8, 0, |_| None), None);
+    assert_eq!(choose(3, 8, 0, |index| (index == 2).then_some(IDLE)), Some(2));
 }
 
 #[test]
@@ -138,15 +123,15 @@ proptest! {
 
     #[test]
     fn an_open_shard_is_chosen_and_a_failing_one_only_if_all_are(
-        loads in prop::collection::vec(load(), 0..9),
+        loads in prop::collection::vec(prop::option::of(load()), 0..9),
         last in 0..9usize,
     ) {
-        let open: Vec<_> = loads.iter().filter(|load| load.open).collect();
-        match chosen(&loads, last) {
-            None => prop_assert!(open.is_empty()),
+        let mut open = loads.iter().flatten();
+        match choose(loads.len(), 8, last, |index| loads[index]) {
+            None => prop_assert!(open.next().is_none()),
             Some(index) => {
-                prop_assert!(loads[index].open);
-                prop_assert_eq!(loads[index].failing, open.iter().all(|load| load.failing));
+                let chosen = loads[index].expect("it is open");
+                prop_assert_eq!(chosen.failing, open.all(|load| load.failing));
             }
         }
     }
@@ -171,13 +156,12 @@ proptest! {
     fn nobody_waits_much_less_than_in_the_chosen_shard(
         loads in prop::collection::vec(load(), 1..9),
     ) {
-        let open = loads.iter().filter(|load| load.open).count();
         if let Some(index) = chosen(&loads, 0)
             && !loads[index].failing
         {
-            let share = 8.0 / open as f64;
+            let share = 8.0 / loads.len() as f64;
             let wait = loads[index].expected_wait_s(share);
-            let others = loads.iter().filter(|load| load.open && !load.failing);
+            let others = loads.iter().filter(|load| !load.failing);
             for other in others.map(|load| load.expected_wait_s(share)) {
                 // each of those before it may have been equal to the one before
                 let parts = (1.0 - EQUAL_PART).powi(loads.len() as i32);
