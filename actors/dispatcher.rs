@@ -45,7 +45,7 @@ const FLUSH_AT: usize = 512;
 /// Its address stays valid for the queue's life; after that requests end in a mailbox error or in
 /// [`Error::ShuttingDown`]. A [`Submit`] that is sent to it directly, not through
 /// [`Queue::submit`](crate::Queue::submit), is refused with [`Error::Busy`] instead of waiting when
-/// `limits.pending_submissions` tasks wait for their commit.
+/// `limits.pending_submissions` tasks, or `limits.pending_bytes`, wait for their commit.
 pub struct Dispatcher {
     shared: Arc<Shared>,
     /// One buffer for all handlers, shared with replies that are still to be linked up.
@@ -86,8 +86,8 @@ impl Dispatcher {
         let permit = match submit.permit.take() {
             Some(permit) => permit,
             None => {
-                let permit = self.shared.admission.clone().try_acquire_owned();
-                permit.map_err(|_| Error::Busy { retry_after: RETRY_AFTER })?
+                let permit = self.shared.admission.try_enter(submit.weight());
+                permit.ok_or(Error::Busy { retry_after: RETRY_AFTER })?
             }
         };
         let limits = SubmitLimits { payload_bytes: self.shared.settings.limits.payload };

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::ledger::{Answer, ShardLedger, Waiter};
+use crate::admission::{self, Permit};
 use crate::attempt::CachedInput;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, StoreError};
@@ -27,7 +26,7 @@ pub(crate) struct Incoming {
     kept: Vec<Kept>,
     groups: Vec<Group>,
     /// Permits to wait for a commit, one per task.
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Permit>,
 }
 
 /// What stays in memory beside a task's row.
@@ -72,11 +71,19 @@ impl Incoming {
         for Accepted { task, delay, cached, targets, permit } in accepted {
             self.tasks.push(task);
             self.kept.push(Kept { delay, cached, targets });
-            merge(&mut self.permit, permit);
+            self.admit(permit);
         }
         let len = self.len() - before;
         self.ledger.gauges.incoming.fetch_add(len, Ordering::AcqRel);
         self.groups.push(Group { len, answer: Answer::new(self.ledger.id, waiter) });
+    }
+
+    fn admit(&mut self, permit: Option<Permit>) {
+        match (&mut self.permit, permit) {
+            (Some(all), Some(permit)) => all.merge(permit),
+            (all @ None, permit) => *all = permit,
+            (Some(_), None) => {}
+        }
     }
 
     /// Says who waits for the group that came last.
@@ -95,7 +102,8 @@ impl Incoming {
         self.tasks.append(&mut later.tasks);
         self.kept.append(&mut later.kept);
         self.groups.append(&mut later.groups);
-        merge(&mut self.permit, later.permit.take());
+        let permit = later.permit.take();
+        self.admit(permit);
     }
 
     pub(crate) fn take_all(&mut self) -> Incoming {
@@ -120,8 +128,10 @@ impl Incoming {
         self.tasks = first.tasks.split_off(len);
         self.kept = first.kept.split_off(len);
         self.groups = first.groups.split_off(groups);
-        let rest = self.kept.len();
-        self.permit = first.permit.as_mut().and_then(|permit| permit.split(rest));
+        let bytes = self.tasks.iter().map(|task| task.payload.as_ref().map_or(0, |p| p.len()));
+        let weight = bytes.map(admission::weight).sum();
+        self.permit =
+            first.permit.as_mut().and_then(|permit| permit.split(self.kept.len(), weight));
         first
     }
 
@@ -238,13 +248,5 @@ impl fmt::Debug for Incoming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shard: ShardId = self.ledger.id;
         write!(f, "Incoming(shard {shard}, {} tasks)", self.len())
-    }
-}
-
-fn merge(into: &mut Option<OwnedSemaphorePermit>, permit: Option<OwnedSemaphorePermit>) {
-    match (into, permit) {
-        (Some(into), Some(permit)) => into.merge(permit),
-        (into @ None, permit) => *into = permit,
-        (Some(_), None) => {}
     }
 }

@@ -6,6 +6,7 @@ extern crate self as message_queue_sqlite;
 mod queue;
 pub mod settings;
 
+mod admission;
 mod attempt;
 mod cached;
 mod registry;

@@ -87,7 +87,8 @@ impl Queue {
 
     /// Stores a task and returns once it is committed at the queue's durability.
     ///
-    /// Waits while too many submissions wait for their commit (`limits.pending_submissions`).
+    /// Waits while too many submissions, or too many bytes, wait for their commit
+    /// (`limits.pending_submissions`, `limits.pending_bytes`).
     /// Dropping the future leaves it open whether the task was stored.
     ///
     /// # Errors
@@ -116,9 +117,8 @@ impl Queue {
     }
 
     async fn send(&self, mut submit: Submit) -> Result<TaskId> {
-        let admission = self.inner.shared.admission.clone();
-        let permit = admission.acquire_owned().await.map_err(|_| Error::ShuttingDown)?;
-        submit.permit = Some(permit);
+        let permit = self.inner.shared.admission.enter(1, submit.weight()).await;
+        submit.permit = Some(permit.map_err(|_| Error::ShuttingDown)?);
         self.inner.dispatcher.send(submit).await?
     }
 
@@ -138,12 +138,11 @@ impl Queue {
             submissions.into_iter().map(|submission| submission.submit).collect();
         let limit = self.inner.shared.settings.limits.bulk;
         if tasks.len() <= limit {
-            // all at once: several callers that each held a part would wait for each other
-            let admission = self.inner.shared.admission.clone();
-            let permits = admission.acquire_many_owned(tasks.len() as u32).await;
+            let weight = tasks.iter().map(Submit::weight).sum();
+            let permits = self.inner.shared.admission.enter(tasks.len(), weight).await;
             let mut permits = permits.map_err(|_| Error::ShuttingDown)?;
             for task in &mut tasks {
-                task.permit = permits.split(1);
+                task.permit = permits.split(1, task.weight());
             }
         }
         let ids = self.inner.dispatcher.send(SubmitAll::new(tasks)).await??;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use actix::Recipient;
-use tokio::sync::OwnedSemaphorePermit;
 
 pub use typed::Submission;
 
+use crate::admission::{self, Permit};
 use crate::attempt::CachedInput;
 use crate::clock::Timestamp;
 use crate::codec::{Codec, CodecError};
@@ -78,7 +78,7 @@ pub struct Submit {
     overrides: Overrides,
     callbacks: Vec<Arc<str>>,
     pub(crate) targets: Vec<Target>,
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    pub(crate) permit: Option<Permit>,
 }
 
 /// When a task may start at the earliest.
@@ -96,7 +96,7 @@ pub(crate) struct Accepted {
     pub(crate) delay: Option<Duration>,
     pub(crate) cached: Option<Arc<dyn CachedInput>>,
     pub(crate) targets: Vec<Target>,
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    pub(crate) permit: Option<Permit>,
 }
 
 /// The limits that a submission is checked against.
@@ -216,6 +216,14 @@ impl Submit {
     pub fn with_id(mut self, id: TaskId) -> Self {
         self.id = Some(id);
         self
+    }
+
+    /// What its arguments weigh while they wait for their commit.
+    pub(crate) fn weight(&self) -> usize {
+        match &self.arguments {
+            Arguments::Encoded { bytes, .. } => admission::weight(bytes.len()),
+            Arguments::Cached(_) | Arguments::Failed(_) => 0,
+        }
     }
 
     /// Checks everything that can be checked before something is written.

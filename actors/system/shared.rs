@@ -14,6 +14,7 @@ use crate::actors::messages::{Deliver, Discard, Wake};
 use crate::actors::outbox::{Once, Outbox};
 use crate::actors::slots::Slots;
 use crate::actors::subscriptions::Subscriptions;
+use crate::admission::Admission;
 use crate::clock::Clock;
 use crate::error::{Result, StoreError};
 use crate::order::Ageing;
@@ -56,7 +57,7 @@ pub(crate) struct Shared {
     pub(crate) subscriptions: Subscriptions,
     pub(crate) pool: BlockingPool,
     /// Permits for submissions that wait for their commit.
-    pub(crate) admission: Arc<Semaphore>,
+    pub(crate) admission: Admission,
     /// Permits for tasks whose arguments are kept in memory.
     pub(crate) cached_room: Arc<Semaphore>,
     phase: AtomicU8,
@@ -109,7 +110,10 @@ impl Shared {
             deliveries: Outbox::new(),
             subscriptions: Subscriptions::new(registry.clone()),
             pool: BlockingPool::new(settings.workers.blocking_threads),
-            admission: Arc::new(Semaphore::new(settings.limits.pending_submissions)),
+            admission: Admission::new(
+                settings.limits.pending_submissions,
+                settings.limits.pending_bytes,
+            ),
             cached_room: Arc::new(Semaphore::new(settings.limits.cached_arguments)),
             phase: AtomicU8::new(Phase::Starting as u8),
             moved: Notify::new(),

@@ -293,6 +293,7 @@ pub(super) const KEYS: &[Key] = keys! {
     limits.result: BytesInMemory(1..=512 * MIB),
     limits.bulk: Count(1..=1_000_000),
     limits.pending_submissions: Count(1..=1 << 24),
+    limits.pending_bytes: BytesInMemory(MIB..=1 << 40),
     limits.window: Count(1..=1 << 20),
     limits.cached_arguments: Count(1..=1_000_000_000),
     limits.batch: Count(1..=1 << 16),

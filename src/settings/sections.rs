@@ -114,6 +114,10 @@ pub struct Limits {
     pub bulk: usize,
     /// The most submissions that wait for their commit: 1 to 16,777,216.
     pub pending_submissions: usize,
+    /// The most arguments of submissions that wait for their commit: 1 MiB to 1 TiB, in bytes.
+    /// Those of up to 1 KiB aren't counted.
+    #[serde(with = "units::bytes_in_memory")]
+    pub pending_bytes: usize,
     /// How many ready tasks each shard keeps in memory: 1 to 1,048,576.
     pub window: usize,
     /// How many tasks' cached arguments are kept, 1 to 1,000,000,000. Further ones are refused as

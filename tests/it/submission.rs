@@ -6,7 +6,9 @@ use message_queue_sqlite::Submission;
 use message_queue_sqlite::prelude::*;
 
 use crate::tasks::{add, double, gated, log};
-use crate::world::{Received, World, count, end, in_time, standing_clock, start, until_status};
+use crate::world::{
+    Received, World, count, end, in_time, standing_clock, start, until_count, until_status,
+};
 
 #[actix::test]
 async fn a_typed_submission_runs_and_its_handle_gives_the_output() {
@@ -196,6 +198,41 @@ async fn more_than_a_batch_of_single_submissions_at_once_all_arrive() {
         let handle = in_time(submitted).await.unwrap().unwrap();
         assert_eq!(in_time(handle).await.unwrap(), number * 2);
     }
+    end(queue).await;
+}
+
+/// Memory must not grow with what producers bring, however large each of it is.
+#[actix::test]
+async fn large_submissions_wait_for_room_or_are_refused_as_busy() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.limits.pending_bytes = 1 << 20;
+    let queue = start(world.builder_with(settings)).await;
+    let large = || log::task("x".repeat(700 << 10));
+    let dispatcher = queue.dispatcher();
+    let sent: Vec<_> = (0..20).map(|_| dispatcher.send(Submit::new(large()))).collect();
+    let (mut stored, mut busy) = (0, 0);
+    for request in sent {
+        match in_time(request).await.unwrap() {
+            Ok(_) => stored += 1,
+            Err(Error::Busy { .. }) => busy += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(stored >= 1 && busy >= 1, "{stored} stored, {busy} refused");
+    // these wait, the last for more room than there is
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let queue = queue.clone();
+            let task = large();
+            actix::spawn(async move { queue.submit(task).await.map(|handle| handle.id()) })
+        })
+        .collect();
+    for submitted in waiting {
+        in_time(submitted).await.unwrap().unwrap();
+    }
+    assert_eq!(in_time(queue.submit_all((0..8).map(|_| large()))).await.unwrap().len(), 8);
+    until_count(&queue, TaskStatus::Finished, stored + 12).await;
     end(queue).await;
 }
 
