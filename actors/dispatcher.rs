@@ -137,7 +137,6 @@ impl Dispatcher {
     /// tells whether there is any.
     fn send_on(&self) -> bool {
         let mut outgoing = self.outgoing.borrow_mut();
-        outgoing.armed = false;
         let mut waits = false;
         for (incoming, ledger) in outgoing.incoming.iter_mut().zip(&self.shared.shards) {
             if incoming.is_empty() {
@@ -244,7 +243,8 @@ impl Handler<Submit> for Dispatcher {
 
     fn handle(&mut self, submit: Submit, context: &mut Context<Self>) -> Submitted {
         if self.outgoing.borrow().incoming.iter().any(|incoming| incoming.len() >= FLUSH_AT) {
-            self.send_on();
+            // the buffers are made anew after a panic
+            let _ = self.guarded(|dispatcher| Ok(dispatcher.send_on()));
         }
         let accepted = self.guarded(|dispatcher| {
             let wanted = submit.id;
@@ -310,7 +310,10 @@ impl Handler<Answered> for Dispatcher {
 
     /// Here, because waking many callers takes longer than storing their tasks.
     fn handle(&mut self, Answered { incoming, submitted }: Answered, _: &mut Context<Self>) {
-        incoming.answer(&submitted);
+        // a waker is the caller's code; those who aren't reached are told by the drop
+        if catch_unwind(AssertUnwindSafe(|| incoming.answer(&submitted))).is_err() {
+            tracing::error!("a caller's waker panicked");
+        }
     }
 }
 
@@ -318,6 +321,7 @@ impl Handler<Wake> for Dispatcher {
     type Result = ();
 
     fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
+        self.outgoing.borrow_mut().armed = false;
         let waits = self.guarded(|dispatcher| Ok(dispatcher.send_on()));
         if let Ok(true) = waits {
             self.outgoing.borrow_mut().armed = true;

@@ -24,7 +24,7 @@ use super::outbox::Parcel;
 use super::supervision::ChildEnd;
 use super::system::Shared;
 use crate::clock::Timestamp;
-use crate::error::{Error, StoreError};
+use crate::error::{Error, StoreError, StoreErrorKind};
 use crate::load::Smoothed;
 use crate::store::ShardStore;
 
@@ -55,10 +55,12 @@ pub(crate) struct ShardActor<S: ShardStore> {
     inbox: Inbox,
     /// Whether a flush is on its way.
     armed: bool,
-    /// After a refused batch: ends only, until some are stored.
+    /// After a refused batch: ends only, until some are stored or its pause is over.
     ends_only: bool,
     /// Submissions that waited for ends to be stored alone are refused the second time.
     second_try: bool,
+    /// After a refused batch nothing is tried until its pause is over, whoever wakes this.
+    pausing: bool,
     /// When the last flush began.
     flushed: tokio::time::Instant,
     /// Seconds and rows of a commit, and seconds of an attempt.
@@ -121,6 +123,7 @@ impl<S: ShardStore> ShardActor<S> {
             armed: false,
             ends_only: false,
             second_try: false,
+            pausing: false,
             flushed: tokio::time::Instant::now(),
             commit: Default::default(),
             service: Smoothed::default(),
@@ -232,6 +235,7 @@ impl<S: ShardStore> ShardActor<S> {
             },
             move |actor, maintained, context| {
                 let later = actor.shared.settings.retention.sweep;
+                let failed = maintained.as_ref().err().map(StoreError::kind);
                 actor.maintain_at = match maintained {
                     Ok(maintained) => maintained.again_at.unwrap_or(now.saturating_add(later)),
                     Err(error) => {
@@ -239,7 +243,11 @@ impl<S: ShardStore> ShardActor<S> {
                         now.saturating_add(later)
                     }
                 };
-                actor.set_timer(context);
+                if failed == Some(StoreErrorKind::Io) {
+                    actor.give_up_file(context);
+                } else {
+                    actor.set_timer(context);
+                }
             },
         );
     }

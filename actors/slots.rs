@@ -258,6 +258,9 @@ impl Grant {
                 wake.extend(std::mem::take(&mut state.waiting));
             }
         }
+        if alone && self.free.is_empty() {
+            wake.extend(self.slots.release(0, 0, 0, true));
+        }
         for (worker, count) in std::mem::take(&mut self.free) {
             wake.extend(self.slots.release(worker, count, 0, alone));
         }

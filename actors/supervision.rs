@@ -2,8 +2,8 @@
 //!
 //! actix's own Supervisor restarts an actor that stops, never one that panics. This one awaits the
 //! actor's future: when that ends in a panic, a factory makes a new actor on the same thread, after
-//! a pause that grows, and everybody's [`Link`] leads to it. An actor that panics more often than
-//! its budget allows is quarantined: nothing is sent to it, and now and then one is tried again.
+//! a pause that grows, and everybody's [`Link`] leads to it. An actor that panics, or can't be built,
+//! more often than its budget allows is quarantined: nothing is sent to it, and now and then one is tried again.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -16,6 +16,9 @@ use tokio::time::Instant;
 
 use super::ledger::Link;
 use crate::settings::Supervision;
+
+/// An actor that lived for this long before its file failed begins with the shortest pause again.
+const FAULTS_APART: Duration = Duration::from_secs(10);
 
 /// Why an actor's future ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +65,13 @@ pub(crate) async fn supervise<C: Child>(
     let link = || (*link).as_ref();
     let mut panics = Panics::new(&budget);
     let mut quarantined = false;
+    let mut faults = 0;
     loop {
+        let began = Instant::now();
         let ended = run_once(&mut child, link()).await;
+        let at_once = began.elapsed() < FAULTS_APART;
+        faults =
+            if ended.as_ref().ok() == Some(&ChildEnd::Faulted) && at_once { faults + 1 } else { 0 };
         link().set(None);
         // what was built ended a quarantine
         quarantined &= ended.is_err();
@@ -88,7 +96,7 @@ pub(crate) async fn supervise<C: Child>(
             tracing::error!(actor = child.name(), "an actor fails too often; quarantined");
             tokio::time::sleep(budget.probe).await;
         } else {
-            tokio::time::sleep(panics.pause()).await;
+            tokio::time::sleep(panics.pause(faults)).await;
         }
     }
 }
@@ -160,10 +168,10 @@ impl Panics {
         self.recent.len() > self.budget.restarts as usize
     }
 
-    /// Doubles with each recent panic.
-    fn pause(&mut self) -> Duration {
+    /// Doubles with each recent panic, or with each fault that follows closely on another.
+    fn pause(&mut self, faults: usize) -> Duration {
         self.forget_old();
-        let doublings = self.recent.len().saturating_sub(1).min(16) as u32;
+        let doublings = self.recent.len().max(faults).saturating_sub(1).min(16) as u32;
         let pause = self.budget.backoff_min.saturating_mul(1 << doublings);
         pause.min(self.budget.backoff_max)
     }

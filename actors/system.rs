@@ -58,10 +58,12 @@ pub(crate) async fn start(shared: Arc<Shared>) -> Result<Running> {
     let run = move || {
         let runner = System::new();
         let (threads, outcome) = runner.block_on(run(&shared, started, stopped));
-        threads.join();
+        let all_shards = threads.join();
         drop(runner);
-        // not earlier: until their threads have ended, shards may write
-        shared.release_directory();
+        // not earlier, or not at all: until their threads have ended, shards may write
+        if all_shards {
+            shared.release_directory();
+        }
         report.send_replace(Some(outcome));
     };
     let spawned = std::thread::Builder::new().name("mqs-system".into()).spawn(run);
@@ -87,10 +89,13 @@ struct Threads {
     /// Those of shards: only our own code runs there.
     shards: Vec<Arbiter>,
     others: Vec<Arbiter>,
+    /// Whether a shard's thread doesn't answer, and is left behind.
+    lost_shard: bool,
 }
 
 impl Threads {
-    fn join(self) {
+    /// Waits for the threads; tells whether those of all shards have ended.
+    fn join(self) -> bool {
         for arbiter in self.others.iter().chain(&self.shards) {
             arbiter.stop();
         }
@@ -107,6 +112,10 @@ impl Threads {
             tracing::warn!("blocking code that a task started holds a thread; it is left behind");
         }
         join_all(self.shards);
+        if self.lost_shard {
+            tracing::error!("a shard's thread doesn't answer; its directory stays locked");
+        }
+        !self.lost_shard
     }
 }
 
@@ -141,8 +150,10 @@ async fn run(
     // they were started first
     let others = arbiters.split_off(shared.shards.len().min(arbiters.len()));
     let others = ending::responsive(others).await;
+    let started = arbiters.len();
     let shards = ending::responsive(arbiters).await;
-    (Threads { shards, others }, report)
+    let lost_shard = shards.len() < started;
+    (Threads { shards, others, lost_shard }, report)
 }
 
 async fn boot(shared: &Arc<Shared>, arbiters: &mut Vec<Arbiter>) -> Started {

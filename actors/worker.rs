@@ -188,7 +188,8 @@ pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
 
 /// Keeps the definition's smoothed service time: an eighth of each new measurement.
 fn measure(done: &Done) {
-    if done.end.is_none() {
+    // what was put off or given back says nothing about the time
+    if !matches!(done.end, Some(AttemptEnd::Finished(_) | AttemptEnd::Failed { .. })) {
         return;
     }
     let took = done.ended_at.since(done.started_at);

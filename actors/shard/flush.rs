@@ -26,12 +26,12 @@ use crate::store::{
 const ANSWER_HERE: usize = 32;
 
 /// How long a shard waits before it tries again to store what was refused.
-const RETRY_PAUSE: Duration = Duration::from_millis(250);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 impl<S: ShardStore> ShardActor<S> {
     /// Does everything that waits in one transaction.
     pub(super) fn flush(&mut self, context: &mut Context<Self>) {
-        if self.store.is_none() {
+        if self.store.is_none() || self.pausing {
             return;
         }
         self.flushed = tokio::time::Instant::now();
@@ -98,9 +98,10 @@ impl<S: ShardStore> ShardActor<S> {
 
     /// The batch is durable: now answer, hand out and deliver.
     fn applied(&mut self, flight: InFlight, result: BatchResult, context: &mut Context<Self>) {
+        // what was spared has had its second try, unless ends went alone
+        self.second_try &= self.ends_only;
         self.ends_only = false;
         let InFlight { batch, inbox, grant } = flight;
-        self.second_try &= inbox.incoming.is_empty();
         let mut deliver = Vec::new();
         let spent = self.settled(&batch, &inbox, &result.settled, &mut deliver);
         let Inbox { incoming, finishes, delivered, cancels, redrives } = inbox;
@@ -258,7 +259,9 @@ impl<S: ShardStore> ShardActor<S> {
         self.ledger.gauges.running.store(self.ledger.attempts().len(), Ordering::Release);
         self.ledger.row_writes.store(outlook.row_writes, Ordering::Release);
         self.shared.moved();
-        let again = !self.inbox.finishes.is_empty() || !self.inbox.incoming.is_empty();
+        let Inbox { incoming, finishes, cancels, redrives, .. } = &self.inbox;
+        let asked = !incoming.is_empty() || !cancels.is_empty() || !redrives.is_empty();
+        let again = asked || !finishes.is_empty();
         let runnable = outlook.ready > 0 || outlook.more || outlook.suspects;
         let claims = runnable && self.shared.is_claiming();
         // rows may have become ready in a batch that took no credits
@@ -313,7 +316,9 @@ impl<S: ShardStore> ShardActor<S> {
         if ends && !busy && !alone {
             self.arm(context);
         } else {
+            self.pausing = true;
             context.run_later(RETRY_PAUSE, |actor, context| {
+                actor.pausing = false;
                 // a batch with all that waits says whether the trouble is over
                 actor.ends_only = false;
                 context.address().do_send(Wake);
@@ -361,7 +366,12 @@ impl<S: ShardStore> ShardActor<S> {
 
     /// After an I/O error the file is closed and opened anew, by another actor: what the page cache
     /// and the log hold isn't to be trusted. What this one had in hand is in the ledger.
-    fn give_up_file(&mut self, context: &mut Context<Self>) {
+    pub(super) fn give_up_file(&mut self, context: &mut Context<Self>) {
+        let incoming = self.inbox.incoming.take_all();
+        if incoming.holds_values() {
+            // dropped there, it tells its callers that the shard is away
+            self.shared.callback.discard(incoming);
+        }
         self.end.set(ChildEnd::Faulted);
         context.stop();
     }

@@ -1,8 +1,11 @@
 //! Reading one shard's rows, copying its file, closing it.
 
-use actix::{ActorContext, ActorFutureExt, Context, Handler, ResponseActFuture, WrapFuture};
+use actix::{
+    ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, WrapFuture,
+};
 
 use super::ShardActor;
+use super::flush::RETRY_PAUSE;
 use crate::actors::messages::{BackupTo, Close, CountRows, GetRow, ListRows, Recheck, Watch};
 use crate::actors::supervision::ChildEnd;
 use crate::error::{Error, Result, StoreError};
@@ -16,7 +19,7 @@ impl<S: ShardStore> ShardActor<S> {
         &mut self,
         id: TaskId,
         context: &mut Context<Self>,
-        then: impl FnOnce(&mut Self, Result<TaskRecord>) + 'static,
+        then: impl FnOnce(&mut Self, Result<TaskRecord>, &mut Context<Self>) + 'static,
     ) {
         self.with_store(
             context,
@@ -24,9 +27,9 @@ impl<S: ShardStore> ShardActor<S> {
                 let lookup = store.get(id).await;
                 (store, lookup)
             },
-            move |actor, lookup, _| {
+            move |actor, lookup, context| {
                 let found = actor.found(id, lookup);
-                then(actor, found);
+                then(actor, found, context);
             },
         );
     }
@@ -49,7 +52,7 @@ impl<S: ShardStore> Handler<GetRow> for ShardActor<S> {
     type Result = ();
 
     fn handle(&mut self, GetRow { id, answer }: GetRow, context: &mut Context<Self>) {
-        self.look_up(id, context, move |_, found| drop(answer.send(found)));
+        self.look_up(id, context, move |_, found, _| drop(answer.send(found)));
     }
 }
 
@@ -58,7 +61,7 @@ impl<S: ShardStore> Handler<Watch> for ShardActor<S> {
 
     /// Reads and, if the task hasn't ended, enlists: one message, so no end is missed between.
     fn handle(&mut self, Watch { id, answer }: Watch, context: &mut Context<Self>) {
-        self.look_up(id, context, move |actor, found| {
+        self.look_up(id, context, move |actor, found, _| {
             match found.map(|record| actor.result_of(&record)) {
                 Ok(None) => {
                     let mut watchers = actor.ledger.watchers();
@@ -77,7 +80,7 @@ impl<S: ShardStore> Handler<Recheck> for ShardActor<S> {
     type Result = ();
 
     fn handle(&mut self, Recheck(id): Recheck, context: &mut Context<Self>) {
-        self.look_up(id, context, move |actor, found| {
+        self.look_up(id, context, move |actor, found, context| {
             let sequence = id.sequence();
             // closures and mailboxes of one that has ended are for its delivery
             let (ended, targets) = match found.map(|record| actor.result_of(&record)) {
@@ -88,6 +91,7 @@ impl<S: ShardStore> Handler<Recheck> for ShardActor<S> {
                 }
                 Err(error) => {
                     tracing::warn!(task = %id, %error, "cannot see what became of a task");
+                    context.notify_later(Recheck(id), RETRY_PAUSE);
                     return;
                 }
             };

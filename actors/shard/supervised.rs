@@ -56,11 +56,16 @@ impl ShardChild {
     /// Tells the truth about a submission whose commit failed: it is on the disk or it isn't. What
     /// was to stay in memory of one that isn't is let go by `catch_up`.
     async fn answer(&self, answer: Answer, why: StoreError, store: &mut SqliteStore) {
-        let Some(first) = answer.ids().first() else { return };
-        match store.get(*first).await {
-            Ok(Lookup::Found(_)) => answer.stored(),
-            Ok(_) => answer.refuse(why.on(self.ledger.id, "store tasks")),
-            Err(_) => drop(answer),
+        // each of them: some may have been stored before, under the same id
+        for id in answer.ids() {
+            match store.get(*id).await {
+                Ok(Lookup::Found(_)) => {}
+                Ok(_) => return answer.refuse(why.on(self.ledger.id, "store tasks")),
+                Err(_) => return drop(answer),
+            }
+        }
+        if !answer.ids().is_empty() {
+            answer.stored();
         }
     }
 
@@ -130,6 +135,8 @@ impl Child for ShardChild {
 
     fn ended(&mut self, end: ChildEnd) {
         self.ledger.no_flush();
+        // it may have been waiting for the whole queue, to run a suspect alone
+        self.shared.wake(self.shared.slots.give_up_alone(self.ledger.id));
         let stopped = end == ChildEnd::Stopped;
         self.ledger.set_state(if stopped { ShardState::Closed } else { ShardState::Opening });
     }
@@ -137,8 +144,6 @@ impl Child for ShardChild {
     fn quarantine(&mut self, on: bool) {
         if on {
             self.ledger.set_state(ShardState::Quarantined);
-            // it may have been waiting for the whole queue, to run a suspect alone
-            self.shared.wake(self.shared.slots.give_up_alone(self.ledger.id));
         }
     }
 }

@@ -159,8 +159,8 @@ impl SqliteStore {
         let mut select = self.connection.prepare_cached(HEAD)?;
         select
             .query_row([sequence as i64], |row| {
-                let reasons = row::reasons(row.get_ref(3)?.as_str_or_null()?);
-                let details = row.get_ref(8)?.as_str_or_null()?;
+                let reasons = row::reasons(row::text(row, 3)?);
+                let details = row::text(row, 8)?;
                 let details = Details::read(details).unwrap_or_default();
                 let parent = row.get::<_, Option<i64>>(7)?.map(|parent| self.id(parent));
                 Ok(Head {

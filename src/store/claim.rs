@@ -188,7 +188,7 @@ fn read_claim(
 ) -> rusqlite::Result<Claim> {
     let definition = store.names.definition(row.get(10)?);
     let definition = definition.expect("only rows of registered definitions are picked");
-    let text = row.get_ref(8)?.as_str_or_null()?;
+    let text = row::text(row, 8)?;
     let payload = row.get_ref(11)?.as_blob_or_null()?;
     let known = row::codec(row.get(4)?).zip(Details::read(text));
     let counters = row::counters(row, 0)?;

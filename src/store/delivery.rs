@@ -155,7 +155,7 @@ impl SqliteStore {
                     state: row::state(row.get(0)?),
                     delivery: row::delivery(row.get(1)?, None),
                     left: row::count(row, 2)?,
-                    reasons: row::reasons(row.get_ref(3)?.as_str_or_null()?),
+                    reasons: row::reasons(row::text(row, 3)?),
                     claim_no: row::count(row, 4)?,
                     volatile: row.get(5)?,
                 })

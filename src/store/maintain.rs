@@ -29,9 +29,11 @@ pub(super) const REMOVE: &str =
     "delete from task where id = ?1 and live = 0 and state in (3, 4, 7, 8)";
 
 /// How far the present pass has come.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sweep {
     after: i64,
+    /// When the pass began.
+    began: Option<Timestamp>,
     /// When the next record expires, as far as this pass has seen.
     next: Option<Timestamp>,
 }
@@ -39,6 +41,16 @@ pub(super) struct Sweep {
 impl SqliteStore {
     /// Looks at the next stretch of the table and removes what has been kept long enough.
     pub(super) fn sweep_some(&mut self, now: Timestamp) -> rusqlite::Result<Maintained> {
+        let before = self.sweep.clone();
+        let swept = self.sweep_stretch(now);
+        if swept.is_err() {
+            // what wasn't removed is looked at again
+            self.sweep = before;
+        }
+        swept
+    }
+
+    fn sweep_stretch(&mut self, now: Timestamp) -> rusqlite::Result<Maintained> {
         let (expired, seen) = self.look(now)?;
         let purged = expired.len();
         if purged > 0 {
@@ -63,9 +75,10 @@ impl SqliteStore {
             return Ok(Maintained { purged, again_at: Some(now) });
         }
         let rested = now.saturating_add(self.options.sweep);
-        // what ends from now on expires no sooner
-        let kept = now.saturating_add(self.options.keep_results.min(self.options.keep_dead));
         let sweep = std::mem::take(&mut self.sweep);
+        // what has ended since the pass began expires no sooner
+        let began = sweep.began.unwrap_or(now);
+        let kept = began.saturating_add(self.options.keep_results.min(self.options.keep_dead));
         let again_at = sweep.next.map_or(kept, |next| next.min(kept)).max(rested);
         Ok(Maintained { purged, again_at: Some(again_at) })
     }
@@ -74,6 +87,7 @@ impl SqliteStore {
     fn look(&mut self, now: Timestamp) -> rusqlite::Result<(Vec<(i64, TaskStatus)>, usize)> {
         let mut expired = Vec::new();
         let mut seen = 0;
+        self.sweep.began.get_or_insert(now);
         let mut select = self.connection.prepare_cached(STRETCH)?;
         let mut rows = select.query(params![self.sweep.after, STEP])?;
         while let Some(found) = rows.next()? {
@@ -84,13 +98,11 @@ impl SqliteStore {
             let delivery = row::delivery(found.get(2)?, row::first_reason(found, 3)?);
             let ended_at: Option<i64> = found.get(4)?;
             let open = matches!(delivery, Delivery::Pending | Delivery::Callbacking);
-            let (State::Ended(outcome), Some(ended_at), false) = (state, ended_at, open) else {
-                continue;
-            };
+            let (State::Ended(outcome), Some(ended_at)) = (state, ended_at) else { continue };
             let dead = outcome != Outcome::Finished || matches!(delivery, Delivery::Dead(_));
             let keep = if dead { self.options.keep_dead } else { self.options.keep_results };
             let expires = Timestamp::from_micros(ended_at).saturating_add(keep);
-            if expires <= now {
+            if expires <= now && !open {
                 expired.push((sequence, lifecycle::status(state, &delivery)));
             } else {
                 let next = self.sweep.next.map_or(expires, |earlier| earlier.min(expires));

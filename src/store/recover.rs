@@ -148,7 +148,7 @@ impl SqliteStore {
             let definition = self.names.definition(row.get(1)?);
             let started_at = row.get::<_, Option<i64>>(11)?.unwrap_or_default();
             let counters = row::counters(row, 6)?;
-            let details = Details::read(row.get_ref(10)?.as_str_or_null()?).unwrap_or_default();
+            let details = Details::read(row::text(row, 10)?).unwrap_or_default();
             Ok(Live {
                 settlement: Settlement {
                     id: self.id(row.get(0)?),

@@ -46,10 +46,15 @@ pub(super) fn record(store: &SqliteStore, row: &Row<'_>) -> rusqlite::Result<Tas
         ended_at: due_or_ended_at.filter(|_| state.outcome().is_some()),
         due_at: due_or_ended_at.filter(|_| state == State::Waiting),
         parent: row.get::<_, Option<i64>>(13)?.map(|sequence| store.id(sequence)),
-        error: failure(row.get_ref(14)?.as_str_or_null()?),
+        error: failure(text(row, 14)?),
         payload: row.get::<_, Option<Vec<u8>>>(15)?.map(encoded),
         output: row.get::<_, Option<Vec<u8>>>(16)?.map(encoded),
     })
+}
+
+/// A text column. One that damage left unreadable is empty, which isn't the same as none.
+pub(super) fn text<'r>(row: &'r Row<'_>, at: usize) -> rusqlite::Result<Option<&'r str>> {
+    Ok(row.get_ref(at)?.as_str_or_null().unwrap_or(Some("")))
 }
 
 /// A counter. One that damage left out of range counts as the most there can be: a row that can't be
@@ -111,7 +116,7 @@ pub(super) fn reasons_text(reasons: &[DeadReason]) -> Option<String> {
 
 /// The first of the [`reasons`] in a column.
 pub(super) fn first_reason(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<DeadReason>> {
-    Ok(reasons(row.get_ref(at)?.as_str_or_null()?).first().copied())
+    Ok(reasons(text(row, at)?).first().copied())
 }
 
 /// The last failure: the column `error`.
