@@ -156,3 +156,24 @@ fn a_shard_that_cannot_be_opened_again_refuses_submissions() {
         in_time(queue.shutdown(LIMIT)).await.unwrap();
     });
 }
+
+/// The first of them was stored before, so it used to be taken for a sign that all are.
+#[test]
+fn a_bulk_with_a_task_that_was_stored_before_is_not_said_to_be_stored() {
+    block_on(async {
+        let world = World::new();
+        let queue = world.start().await;
+        let first = in_time(queue.submit(work::task(1, Vec::new()))).await.unwrap();
+        in_time(first.wait(LIMIT)).await.unwrap();
+        let bulk = || [work::task(1, Vec::new()).with_id(first.id()), work::task(2, Vec::new())];
+        // the commit isn't written, and the error doesn't say so
+        world.faults.arm(Plan::fail(Operation::Write).on(File::Log));
+        let refused = in_time(queue.submit_all(bulk())).await;
+        assert!(world.faults.fired() > 0);
+        assert!(refused.is_err(), "{refused:?}");
+        world.faults.heal();
+        let handles = retry(|| queue.submit_all(bulk())).await;
+        in_time(handles[1].wait(LIMIT)).await.unwrap();
+        in_time(queue.shutdown(LIMIT)).await.unwrap();
+    });
+}
