@@ -201,16 +201,10 @@ async fn more_than_a_batch_of_single_submissions_at_once_all_arrive() {
     end(queue).await;
 }
 
-/// Memory must not grow with what producers bring, however large each of it is.
-#[actix::test]
-async fn large_submissions_wait_for_room_or_are_refused_as_busy() {
-    let world = World::new();
-    let mut settings = world.settings();
-    settings.limits.pending_bytes = 1 << 20;
-    let queue = start(world.builder_with(settings)).await;
-    let large = || log::task("x".repeat(700 << 10));
+/// Sends all of them at once, as messages: some are stored, and how many; the others are refused.
+async fn stored_of(queue: &Queue, tasks: impl Iterator<Item = Submit>) -> u64 {
     let dispatcher = queue.dispatcher();
-    let sent: Vec<_> = (0..20).map(|_| dispatcher.send(Submit::new(large()))).collect();
+    let sent: Vec<_> = tasks.map(|task| dispatcher.send(task)).collect();
     let (mut stored, mut busy) = (0, 0);
     for request in sent {
         match in_time(request).await.unwrap() {
@@ -220,6 +214,18 @@ async fn large_submissions_wait_for_room_or_are_refused_as_busy() {
         }
     }
     assert!(stored >= 1 && busy >= 1, "{stored} stored, {busy} refused");
+    stored
+}
+
+/// Memory must not grow with what producers bring, however large each of it is.
+#[actix::test]
+async fn large_submissions_wait_for_room_or_are_refused_as_busy() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.limits.pending_bytes = 1 << 20;
+    let queue = start(world.builder_with(settings)).await;
+    let large = || log::task("x".repeat(700 << 10));
+    let stored = stored_of(&queue, (0..20).map(|_| Submit::new(large()))).await;
     // these wait, the last for more room than there is
     let waiting: Vec<_> = (0..4)
         .map(|_| {
@@ -243,17 +249,7 @@ async fn a_direct_message_over_the_limit_of_pending_submissions_is_refused_as_bu
     settings.limits.pending_submissions = 1;
     settings.limits.bulk = 1;
     let queue = start(world.builder_with(settings)).await;
-    let dispatcher = queue.dispatcher();
-    let sent: Vec<_> = (0..200).map(|n| dispatcher.send(Submit::new(double::task(n)))).collect();
-    let (mut stored, mut busy) = (0, 0);
-    for request in sent {
-        match in_time(request).await.unwrap() {
-            Ok(_) => stored += 1,
-            Err(Error::Busy { .. }) => busy += 1,
-            Err(other) => panic!("{other}"),
-        }
-    }
-    assert!(stored >= 1 && busy >= 1, "{stored} stored, {busy} refused");
+    let stored = stored_of(&queue, (0..200).map(|n| Submit::new(double::task(n)))).await;
     let counts = in_time(queue.counts()).await.unwrap();
     assert_eq!(counts.values().sum::<u64>(), stored);
     end(queue).await;
