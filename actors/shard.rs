@@ -7,6 +7,7 @@ mod claims;
 mod collect;
 mod flush;
 mod reads;
+mod refused;
 mod supervised;
 
 use std::cell::Cell;

@@ -5,7 +5,7 @@ use actix::{
 };
 
 use super::ShardActor;
-use super::flush::RETRY_PAUSE;
+use super::refused::RETRY_PAUSE;
 use crate::actors::messages::{BackupTo, Close, CountRows, GetRow, ListRows, Recheck, Watch};
 use crate::actors::supervision::ChildEnd;
 use crate::error::{Error, Result, StoreError};
