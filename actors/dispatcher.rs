@@ -101,7 +101,7 @@ impl Dispatcher {
         Ok(accepted)
     }
 
-    /// The shard for a submission: the one that its id names, or the least loaded.
+    /// The shard for a submission: the one that its id names, or the one where it waits least.
     fn route(&self, wanted: Option<TaskId>) -> Result<usize> {
         let mut outgoing = self.outgoing.borrow_mut();
         if let Some(id) = wanted {
@@ -146,8 +146,7 @@ impl Dispatcher {
                 waits = true;
                 continue;
             }
-            let incoming = std::mem::replace(incoming, Incoming::new(ledger.clone()));
-            ledger.link.send(Insert(incoming));
+            ledger.link.send(Insert(incoming.take_all()));
         }
         waits
     }

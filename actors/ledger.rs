@@ -297,7 +297,7 @@ pub(crate) struct WorkerLedger {
     pub(crate) runs: Outbox<Once<RunBatch>>,
     /// Attempts that wait for a slot of this worker.
     queue: Mutex<VecDeque<Arc<Attempt>>>,
-    /// Attempts that hold a slot.
+    /// Async attempts in progress; blocking ones run on threads of the pool.
     pub(crate) running: AtomicUsize,
     /// Attempts that are over and aren't reported yet.
     done: Mutex<Vec<Done>>,
