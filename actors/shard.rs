@@ -81,18 +81,39 @@ pub(crate) struct ShardActor<S: ShardStore> {
 
 /// What waits for the next transaction.
 struct Inbox {
-    incoming: Incoming,
+    asked: Asked,
     finishes: Vec<Parcel<FinishBatch>>,
     delivered: Vec<Parcel<DeliveredBatch>>,
+}
+
+/// What callers asked for, who wait for an answer.
+struct Asked {
+    incoming: Incoming,
     cancels: Vec<CancelRow>,
     redrives: Vec<RedriveRow>,
 }
 
+impl Asked {
+    fn new(ledger: &Arc<ShardLedger>) -> Self {
+        let (cancels, redrives) = Default::default();
+        Asked { incoming: Incoming::new(ledger.clone()), cancels, redrives }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.incoming.is_empty() && self.cancels.is_empty() && self.redrives.is_empty()
+    }
+
+    /// Adds what came later.
+    fn append(&mut self, mut later: Asked) {
+        self.incoming.append(later.incoming);
+        self.cancels.append(&mut later.cancels);
+        self.redrives.append(&mut later.redrives);
+    }
+}
+
 impl Inbox {
     fn new(ledger: &Arc<ShardLedger>) -> Self {
-        let (finishes, delivered, cancels, redrives) = Default::default();
-        let incoming = Incoming::new(ledger.clone());
-        Inbox { incoming, finishes, delivered, cancels, redrives }
+        Inbox { asked: Asked::new(ledger), finishes: Vec::new(), delivered: Vec::new() }
     }
 
     /// The attempts that are over, in the order in which their ends are settled.
@@ -104,7 +125,7 @@ impl Inbox {
     fn items(&self) -> usize {
         let finishes = self.finishes.iter().map(|parcel| parcel.body().done.len());
         let delivered = self.delivered.iter().map(|parcel| parcel.body().ends.len());
-        self.incoming.len() + finishes.chain(delivered).sum::<usize>()
+        self.asked.incoming.len() + finishes.chain(delivered).sum::<usize>()
     }
 }
 
@@ -145,7 +166,7 @@ impl<S: ShardStore> ShardActor<S> {
     /// it (`notify`, timers) doesn't: it also runs between a handler and the future that the
     /// handler has the actor wait for, and a stream of reads would put it off for ever.
     fn arm(&mut self, context: &mut Context<Self>) {
-        if self.inbox.incoming.len() >= self.shared.settings.limits.batch {
+        if self.inbox.asked.incoming.len() >= self.shared.settings.limits.batch {
             self.flush(context);
         } else if !self.armed {
             self.armed = true;
@@ -272,7 +293,7 @@ impl<S: ShardStore> Handler<Insert> for ShardActor<S> {
     type Result = ();
 
     fn handle(&mut self, Insert(incoming): Insert, context: &mut Context<Self>) {
-        self.inbox.incoming.append(incoming);
+        self.inbox.asked.incoming.append(incoming);
         self.arm(context);
     }
 }
@@ -315,7 +336,7 @@ impl<S: ShardStore> Handler<CancelRow> for ShardActor<S> {
     type Result = ();
 
     fn handle(&mut self, message: CancelRow, context: &mut Context<Self>) {
-        self.inbox.cancels.push(message);
+        self.inbox.asked.cancels.push(message);
         self.arm(context);
     }
 }
@@ -324,7 +345,7 @@ impl<S: ShardStore> Handler<RedriveRow> for ShardActor<S> {
     type Result = ();
 
     fn handle(&mut self, message: RedriveRow, context: &mut Context<Self>) {
-        self.inbox.redrives.push(message);
+        self.inbox.asked.redrives.push(message);
         self.arm(context);
     }
 }

@@ -38,15 +38,16 @@ impl<S: ShardStore> ShardActor<S> {
             now,
             settlements,
             deliveries,
-            cancellations: inbox.cancels.iter().map(|cancel| cancel.id).collect(),
+            cancellations: inbox.asked.cancels.iter().map(|cancel| cancel.id).collect(),
             watched: snapshot.watched.clone(),
-            redrives: inbox.redrives.iter().map(|redrive| redrive.id).collect(),
-            submissions: inbox.incoming.take_tasks(now),
+            redrives: inbox.asked.redrives.iter().map(|redrive| redrive.id).collect(),
+            submissions: inbox.asked.incoming.take_tasks(now),
             claim: self.budget(grant.as_ref()),
             deliver,
         };
         if let Some(store) = &self.store {
-            inbox.incoming.expect_ids(batch.ids(self.ledger.id, store.outlook().next));
+            let ids = batch.ids(self.ledger.id, store.outlook().next);
+            inbox.asked.incoming.expect_ids(ids);
         }
         InFlight { batch, inbox, grant }
     }
@@ -56,14 +57,14 @@ impl<S: ShardStore> ShardActor<S> {
     fn take_inbox(&mut self) -> Inbox {
         let mut inbox = std::mem::replace(&mut self.inbox, Inbox::new(&self.ledger));
         if self.ends_only {
-            self.inbox.incoming.append(inbox.incoming.take_all());
-            self.inbox.cancels.append(&mut inbox.cancels);
-            self.inbox.redrives.append(&mut inbox.redrives);
+            std::mem::swap(&mut self.inbox.asked, &mut inbox.asked);
+            return inbox;
         }
-        let first = inbox.incoming.take_first(self.shared.settings.limits.batch);
-        self.inbox.incoming.append(std::mem::replace(&mut inbox.incoming, first));
+        let incoming = &mut inbox.asked.incoming;
+        let first = incoming.take_first(self.shared.settings.limits.batch);
+        self.inbox.asked.incoming = std::mem::replace(incoming, first);
         if let Some(store) = &self.store {
-            for (incoming, id) in inbox.incoming.take_strangers(store.outlook().next) {
+            for (incoming, id) in incoming.take_strangers(store.outlook().next) {
                 self.refuse_submissions(incoming, || Error::NotFound { id });
             }
         }
@@ -71,8 +72,8 @@ impl<S: ShardStore> ShardActor<S> {
     }
 
     fn take_credits_for(&mut self, inbox: &Inbox) -> Option<Grant> {
-        let moved = !inbox.finishes.is_empty() || !inbox.redrives.is_empty();
-        self.take_credits(inbox.incoming.len(), moved)
+        let moved = !inbox.finishes.is_empty() || !inbox.asked.redrives.is_empty();
+        self.take_credits(inbox.asked.incoming.len(), moved)
     }
 
     /// What an attempt's end means for its row.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use actix::{AsyncContext, Context};
 
 use super::collect::InFlight;
-use super::{Inbox, MAINTAIN_EVERY, ShardActor};
+use super::{Asked, Inbox, MAINTAIN_EVERY, ShardActor};
 use crate::actors::incoming::Incoming;
 use crate::actors::ledger::{DeliverBatch, DeliverItem};
 use crate::actors::messages::{Answered, Deliver, Watch};
@@ -100,7 +100,7 @@ impl<S: ShardStore> ShardActor<S> {
         let InFlight { batch, inbox, grant } = flight;
         let mut deliver = Vec::new();
         let spent = self.settled(&batch, &inbox, &result.settled, &mut deliver);
-        let Inbox { incoming, finishes, delivered, cancels, redrives } = inbox;
+        let Inbox { asked: Asked { incoming, cancels, redrives }, finishes, delivered } = inbox;
         for parcel in &finishes {
             self.ledger.finishes.confirm(parcel);
         }
@@ -247,9 +247,7 @@ impl<S: ShardStore> ShardActor<S> {
         self.ledger.gauges.running.store(self.ledger.attempts().len(), Ordering::Release);
         self.ledger.row_writes.store(outlook.row_writes, Ordering::Release);
         self.shared.moved();
-        let Inbox { incoming, finishes, cancels, redrives, .. } = &self.inbox;
-        let asked = !incoming.is_empty() || !cancels.is_empty() || !redrives.is_empty();
-        let again = asked || !finishes.is_empty();
+        let again = !self.inbox.asked.is_empty() || !self.inbox.finishes.is_empty();
         let runnable = outlook.ready > 0 || outlook.more || outlook.suspects;
         let claims = runnable && self.shared.is_claiming();
         // rows may have become ready in a batch that took no credits

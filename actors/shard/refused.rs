@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix::{ActorContext, AsyncContext, Context};
 
 use super::collect::InFlight;
-use super::{Inbox, ShardActor};
+use super::{Asked, Inbox, ShardActor};
 use crate::actors::incoming::Incoming;
 use crate::actors::messages::Wake;
 use crate::actors::supervision::ChildEnd;
@@ -26,38 +26,36 @@ impl<S: ShardStore> ShardActor<S> {
         context: &mut Context<Self>,
     ) {
         tracing::warn!(shard = %self.ledger.id, %error, "a batch was refused");
-        let InFlight { mut inbox, grant, batch } = flight;
+        let InFlight { inbox, grant, batch } = flight;
         if let Some(grant) = grant {
             self.shared.wake(grant.give_back(false));
         }
-        inbox.incoming.put_back(batch.submissions);
+        let Inbox { mut asked, mut finishes, mut delivered } = inbox;
+        asked.incoming.put_back(batch.submissions);
         if error.kind() == StoreErrorKind::Io {
-            self.refuse_asked(inbox, error);
+            self.refuse_asked(asked, error);
             self.give_up_file(context);
             return;
         }
         if error.kind() == StoreErrorKind::Full {
             self.shared.free_ballast();
         }
-        let ends = !inbox.finishes.is_empty() || !inbox.delivered.is_empty();
+        let ends = !finishes.is_empty() || !delivered.is_empty();
         let alone = self.ends_only;
         let busy = error.kind() == StoreErrorKind::Busy;
         self.ends_only = ends && !busy;
         let spared = ends && !alone && !self.second_try;
         self.second_try |= spared && !busy;
-        inbox.finishes.append(&mut self.inbox.finishes);
-        self.inbox.finishes = std::mem::take(&mut inbox.finishes);
-        inbox.delivered.append(&mut self.inbox.delivered);
-        self.inbox.delivered = std::mem::take(&mut inbox.delivered);
+        self.inbox.finishes.append(&mut finishes);
+        self.inbox.delivered.append(&mut delivered);
+        // behind it stands what was too much for the batch, or was kept while ends went alone
+        if busy || spared || alone {
+            asked.append(std::mem::replace(&mut self.inbox.asked, Asked::new(&self.ledger)));
+        }
         if busy || spared {
-            self.keep_asked(inbox);
+            self.inbox.asked = asked;
         } else {
-            self.refuse_asked(inbox, error);
-            if alone {
-                let waiting = std::mem::replace(&mut self.inbox, Inbox::new(&self.ledger));
-                let Inbox { finishes, delivered, .. } = self.refuse_asked(waiting, error);
-                (self.inbox.finishes, self.inbox.delivered) = (finishes, delivered);
-            }
+            self.refuse_asked(asked, error);
         }
         if ends && !busy && !alone {
             self.arm(context);
@@ -72,27 +70,16 @@ impl<S: ShardStore> ShardActor<S> {
         }
     }
 
-    /// Puts what callers asked for back at the head of what waits.
-    fn keep_asked(&mut self, mut inbox: Inbox) {
-        inbox.incoming.append(self.inbox.incoming.take_all());
-        self.inbox.incoming = inbox.incoming;
-        inbox.cancels.append(&mut self.inbox.cancels);
-        self.inbox.cancels = inbox.cancels;
-        inbox.redrives.append(&mut self.inbox.redrives);
-        self.inbox.redrives = inbox.redrives;
-    }
-
-    /// Refuses what callers asked for; gives back the rest.
-    fn refuse_asked(&self, mut inbox: Inbox, error: &StoreError) -> Inbox {
+    /// Refuses what callers asked for.
+    fn refuse_asked(&self, asked: Asked, error: &StoreError) {
         let refuse = |action| error.clone().on(self.ledger.id, action);
-        self.refuse_submissions(inbox.incoming.take_all(), || refuse("store tasks"));
-        for cancel in inbox.cancels.drain(..) {
+        self.refuse_submissions(asked.incoming, || refuse("store tasks"));
+        for cancel in asked.cancels {
             drop(cancel.answer.send(Err(refuse("cancel a task"))));
         }
-        for redrive in inbox.redrives.drain(..) {
+        for redrive in asked.redrives {
             drop(redrive.answer.send(Err(refuse("redrive a task"))));
         }
-        inbox
     }
 
     /// The commit failed: whether it worked is on the disk only. The actor is rebuilt from there,
@@ -110,7 +97,7 @@ impl<S: ShardStore> ShardActor<S> {
         if error.kind() == StoreErrorKind::Full {
             self.shared.free_ballast();
         }
-        let unanswered = flight.inbox.incoming.into_unanswered().into_iter();
+        let unanswered = flight.inbox.asked.incoming.into_unanswered().into_iter();
         self.ledger.unanswered().extend(unanswered.map(|answer| (answer, error.clone())));
         self.give_up_file(context);
     }
@@ -118,11 +105,9 @@ impl<S: ShardStore> ShardActor<S> {
     /// After an I/O error the file is closed and opened anew, by another actor: what the page cache
     /// and the log hold isn't to be trusted. What this one had in hand is in the ledger.
     pub(super) fn give_up_file(&mut self, context: &mut Context<Self>) {
-        let incoming = self.inbox.incoming.take_all();
-        if incoming.holds_values() {
-            // dropped there, it tells its callers that the shard is away
-            self.shared.callback.discard(incoming);
-        }
+        // dropped, it tells its callers that the shard is away
+        let incoming = self.inbox.asked.incoming.take_all();
+        self.let_go(incoming);
         self.end.set(ChildEnd::Faulted);
         context.stop();
     }
@@ -130,6 +115,11 @@ impl<S: ShardStore> ShardActor<S> {
     /// Tells callers that nothing was stored.
     pub(super) fn refuse_submissions(&self, mut incoming: Incoming, error: impl Fn() -> Error) {
         incoming.refuse(error);
+        self.let_go(incoming);
+    }
+
+    /// Drops submissions, where their callers' code may run if there is some of it.
+    fn let_go(&self, incoming: Incoming) {
         if incoming.holds_values() {
             self.shared.callback.discard(incoming);
         }
