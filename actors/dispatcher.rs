@@ -91,7 +91,8 @@ impl Dispatcher {
             }
         };
         let limits = SubmitLimits { payload_bytes: self.shared.settings.limits.payload };
-        let mut accepted = submit.check(&self.shared.registry, limits)?;
+        let queues = self.shared.queues_of();
+        let mut accepted = submit.check(&self.shared.registry, &queues, limits)?;
         accepted.permit = Some(permit);
         if let Some(input) = accepted.cached.take() {
             let room = self.shared.cached_room.clone().try_acquire_owned();
@@ -101,13 +102,19 @@ impl Dispatcher {
         Ok(accepted)
     }
 
-    /// The shard for a submission: the one that its id names, or the one where it waits least.
-    fn route(&self, wanted: Option<TaskId>) -> Result<usize> {
+    /// The shard for a submission: the one that its id names, or that of its key, or the one where it
+    /// waits least.
+    fn route(&self, wanted: Option<TaskId>, key: Option<&str>) -> Result<usize> {
         let mut outgoing = self.outgoing.borrow_mut();
         if let Some(id) = wanted {
             let shard = id.shard();
             let ledger = self.shared.shard(shard);
             let ledger = ledger.ok_or(Error::NotFound { id })?;
+            return usable(ledger).map(|()| shard.index());
+        }
+        if let Some(key) = key {
+            let shard = self.shared.shard_of_key(key);
+            let ledger = self.shared.shard(shard).ok_or(Error::ShardUnavailable { shard })?;
             return usable(ledger).map(|()| shard.index());
         }
         // a shard that is being rebuilt will be back in a moment: better than a refusal
@@ -248,7 +255,7 @@ impl Handler<Submit> for Dispatcher {
         let accepted = self.guarded(|dispatcher| {
             let wanted = submit.id;
             let accepted = dispatcher.accept(submit)?;
-            let index = dispatcher.route(wanted)?;
+            let index = dispatcher.route(wanted, accepted.task.key.as_deref())?;
             dispatcher.enqueue(index, [accepted], Waiter::One(None));
             Ok(index)
         });
@@ -291,7 +298,17 @@ impl Handler<SubmitAll> for Dispatcher {
             if accepted.is_empty() {
                 return Ok(());
             }
-            let index = dispatcher.route(wanted)?;
+            let mut keys = accepted.iter().filter_map(|of| of.task.key.as_deref());
+            let key = keys.next();
+            let shard = key.map(|key| dispatcher.shared.shard_of_key(key));
+            if keys.any(|other| Some(dispatcher.shared.shard_of_key(other)) != shard) {
+                return Err(Error::InvalidOption {
+                    option: "key",
+                    given: "keys of several shards in one bulk".into(),
+                    allowed: "keys of one shard, because a bulk is stored in one transaction",
+                });
+            }
+            let index = dispatcher.route(wanted, key)?;
             dispatcher.enqueue(index, accepted, Waiter::All(Some(answer)));
             Ok(())
         });

@@ -10,6 +10,8 @@ use crate::admission::{self, Permit};
 use crate::attempt::CachedInput;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, StoreError};
+use crate::keys;
+use crate::queues::QueueIndex;
 use crate::record::{ShardId, TaskId};
 use crate::store::NewTask;
 use crate::submission::{Accepted, Target};
@@ -58,6 +60,16 @@ impl Incoming {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.groups.is_empty()
+    }
+
+    /// The named queue of each task.
+    pub(crate) fn queues(&self) -> impl Iterator<Item = QueueIndex> + '_ {
+        self.tasks.iter().map(|task| task.queue)
+    }
+
+    /// The slots of the tasks with an ordering key.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = u16> + '_ {
+        self.tasks.iter().filter_map(|task| task.key.as_deref().map(keys::slot_of))
     }
 
     /// How many groups, so how many answers.

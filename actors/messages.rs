@@ -219,6 +219,14 @@ pub(crate) struct CountRows {
     pub(crate) answer: oneshot::Sender<Result<Vec<(TaskStatus, u64)>>>,
 }
 
+/// To a ShardActor: of which slots of ordering keys does a task wait or run, or is on its way to the
+/// file?
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct SlotsInUse {
+    pub(crate) answer: oneshot::Sender<Result<Vec<u16>>>,
+}
+
 /// Queue -> ShardActor: copy the shard to this file while it is in use.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

@@ -24,6 +24,7 @@ pub(crate) mod messages;
 pub(crate) mod outbox;
 pub(crate) mod shard;
 pub(crate) mod slots;
+pub(crate) mod slots_of_keys;
 pub(crate) mod subscriptions;
 pub(crate) mod supervision;
 pub(crate) mod system;

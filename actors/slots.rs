@@ -6,9 +6,15 @@
 //! back. All of it is one small ledger under one lock, taken once per batch: no actor's death loses
 //! a credit, and no message has to travel for one.
 
+mod wanted;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use wanted::OfQueue;
+pub(crate) use wanted::Wanted;
+
+use crate::queues::{QueueBudget, QueueIndex};
 use crate::record::ShardId;
 
 /// The credits of all workers.
@@ -28,6 +34,8 @@ struct State {
     slow: Vec<usize>,
     /// Shards that wanted more than they got.
     waiting: BTreeSet<ShardId>,
+    /// The places of limited queues.
+    queues: BTreeMap<QueueIndex, Places>,
     /// Who wants to run, or runs, an attempt with nothing beside it.
     alone: Option<Alone>,
 }
@@ -46,6 +54,26 @@ struct Alone {
     runs: bool,
 }
 
+/// The places of a limited queue.
+#[derive(Debug, Default)]
+struct Places {
+    used: usize,
+    /// Shards that wanted more of them.
+    waiting: BTreeSet<ShardId>,
+}
+
+/// What comes back of a worker's credits.
+#[derive(Debug, Default)]
+pub(crate) struct Freed {
+    pub(crate) attempts: usize,
+    /// How many of them could have taken long.
+    pub(crate) slow: usize,
+    /// Whether one of them ran with nothing beside it.
+    pub(crate) alone: bool,
+    /// The limited queues that they were of.
+    pub(crate) places: Vec<QueueIndex>,
+}
+
 /// Credits taken for a batch. What isn't used goes back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Grant {
@@ -56,13 +84,17 @@ pub(crate) struct Grant {
     behind: BTreeMap<usize, usize>,
     /// Worker → attempts assigned that may take long.
     slow: BTreeMap<usize, usize>,
+    /// Places of limited queues granted.
+    places: BTreeMap<QueueIndex, usize>,
+    paused: Vec<QueueIndex>,
     alone: bool,
 }
 
 impl Slots {
     pub(crate) fn new(workers: usize, concurrency: usize, prefetch: usize) -> Arc<Self> {
         let (used, slow) = (vec![0; workers], vec![0; workers]);
-        let state = State { used, slow, waiting: BTreeSet::new(), alone: None };
+        let (waiting, queues) = Default::default();
+        let state = State { used, slow, waiting, queues, alone: None };
         Arc::new(Slots { workers, concurrency, prefetch, state: Mutex::new(state) })
     }
 
@@ -77,15 +109,9 @@ impl Slots {
     }
 
     /// Takes up to `wanted` credits for `shard`: free slots first, spread over the workers.
-    pub(crate) fn take(self: &Arc<Self>, shard: ShardId, wanted: usize) -> Grant {
-        let mut grant = Grant {
-            slots: self.clone(),
-            free: BTreeMap::new(),
-            behind: BTreeMap::new(),
-            slow: BTreeMap::new(),
-            alone: false,
-        };
-        if wanted == 0 {
+    pub(crate) fn take(self: &Arc<Self>, shard: ShardId, wanted: &Wanted) -> Grant {
+        let mut grant = self.nothing(wanted.paused.clone());
+        if wanted.is_empty() {
             return grant;
         }
         let mut state = self.lock();
@@ -94,7 +120,13 @@ impl Slots {
             return grant;
         }
         let state = &mut *state;
-        let left = spread(&mut state.used, wanted, |_| self.concurrency, &mut grant.free);
+        let mut tasks = wanted.free;
+        for limited in &wanted.limited {
+            let granted = state.take_places(shard, limited);
+            grant.places.insert(limited.queue, granted);
+            tasks += granted;
+        }
+        let left = spread(&mut state.used, tasks, |_| self.concurrency, &mut grant.free);
         // a place behind a slot is no promise: only quick tasks may have it
         if left > 0 {
             state.waiting.insert(shard);
@@ -110,9 +142,14 @@ impl Slots {
         grant
     }
 
+    fn nothing(self: &Arc<Self>, paused: Vec<QueueIndex>) -> Grant {
+        let (free, behind, slow, places) = Default::default();
+        Grant { slots: self.clone(), free, behind, slow, places, paused, alone: false }
+    }
+
     /// Asks for the whole queue, to run one suspect of `shard` alone. While somebody waits for
     /// that, nothing else is claimed; it is granted when nothing runs.
-    pub(crate) fn take_alone(self: &Arc<Self>, shard: ShardId) -> Option<Grant> {
+    pub(crate) fn take_alone(self: &Arc<Self>, shard: ShardId, wanted: Wanted) -> Option<Grant> {
         let mut state = self.lock();
         let alone = state.alone.get_or_insert(Alone { shard, runs: false });
         let mine = alone.shard == shard && !alone.runs;
@@ -122,9 +159,10 @@ impl Slots {
         }
         state.alone = Some(Alone { shard, runs: true });
         state.used[0] += 1;
-        let free = BTreeMap::from([(0, 1)]);
-        let (behind, slow) = Default::default();
-        Some(Grant { slots: self.clone(), free, behind, slow, alone: true })
+        let mut grant = self.nothing(wanted.paused);
+        grant.free.insert(0, 1);
+        grant.alone = true;
+        Some(grant)
     }
 
     /// Gives up waiting for the whole queue: there is no suspect left.
@@ -138,38 +176,69 @@ impl Slots {
         Vec::new()
     }
 
-    /// Gives back `count` credits of a worker, `slow` of them of attempts that could take long.
-    /// Returns the shards to wake.
+    /// Gives back credits of a worker. Returns the shards to wake.
     #[must_use = "these shards wait for credits"]
-    pub(crate) fn release(
-        &self,
-        worker: usize,
-        count: usize,
-        slow: usize,
-        alone: bool,
-    ) -> Vec<ShardId> {
+    pub(crate) fn release(&self, worker: usize, freed: &Freed) -> Vec<ShardId> {
         let mut state = self.lock();
-        state.used[worker] = state.used[worker].saturating_sub(count);
-        state.slow[worker] = state.slow[worker].saturating_sub(slow);
-        if alone {
+        state.used[worker] = state.used[worker].saturating_sub(freed.attempts);
+        state.slow[worker] = state.slow[worker].saturating_sub(freed.slow);
+        let mut wake = BTreeSet::new();
+        for queue in &freed.places {
+            wake.append(&mut state.give_places(*queue, 1));
+        }
+        if freed.alone {
             state.alone = None;
         }
         if state.alone.is_some() {
-            return state.silence().into_iter().collect();
+            wake.extend(state.silence());
+        } else {
+            wake.append(&mut state.waiting);
         }
-        std::mem::take(&mut state.waiting).into_iter().collect()
+        wake.into_iter().collect()
     }
 
-    /// Whether a worker has a free slot that `shard`, which has ready tasks left, may claim
-    /// against now. If none has, it is woken when one comes back: another shard may hold them all
-    /// only until its batch is stored.
-    pub(crate) fn free_or_wait(&self, shard: ShardId) -> bool {
+    /// Whether `shard`, which has these tasks ready, may claim one of them now. If not, it is woken
+    /// when that may have changed: another shard may hold all credits only until its batch is stored.
+    pub(crate) fn free_or_wait(&self, shard: ShardId, wanted: &Wanted) -> bool {
         let mut state = self.lock();
+        let state = &mut *state;
+        let mut may_run = wanted.free > 0;
+        for limited in wanted.limited.iter().filter(|limited| limited.certain) {
+            let places = state.queues.entry(limited.queue).or_default();
+            if places.used < limited.limit {
+                may_run = true;
+            } else {
+                places.waiting.insert(shard);
+            }
+        }
+        if !may_run {
+            return false;
+        }
         let free = state.alone.is_none() && state.used.iter().any(|used| *used < self.concurrency);
         if !free {
             state.waiting.insert(shard);
         }
         free
+    }
+}
+
+impl State {
+    /// Takes places of a limited queue; too few are noted if there are tasks for more.
+    fn take_places(&mut self, shard: ShardId, wanted: &OfQueue) -> usize {
+        let places = self.queues.entry(wanted.queue).or_default();
+        let granted = wanted.tasks.min(wanted.limit.saturating_sub(places.used));
+        places.used += granted;
+        if granted < wanted.tasks && wanted.certain {
+            places.waiting.insert(shard);
+        }
+        granted
+    }
+
+    /// Gives places back. Returns who waits for them.
+    fn give_places(&mut self, queue: QueueIndex, count: usize) -> BTreeSet<ShardId> {
+        let Some(places) = self.queues.get_mut(&queue) else { return BTreeSet::new() };
+        places.used = places.used.saturating_sub(count);
+        std::mem::take(&mut places.waiting)
     }
 }
 
@@ -212,6 +281,26 @@ impl Grant {
         self.behind.values().sum()
     }
 
+    /// How many of each queue may be claimed.
+    pub(crate) fn queues(&self) -> QueueBudget {
+        let mut budget = QueueBudget::default();
+        self.paused.iter().for_each(|queue| budget.limit(*queue, 0));
+        self.places.iter().for_each(|(queue, places)| budget.limit(*queue, *places));
+        budget
+    }
+
+    /// Takes a place for a claim of this queue; it now belongs to the attempt. Tells whether the
+    /// queue is limited.
+    pub(crate) fn assign_place(&mut self, queue: QueueIndex) -> bool {
+        match self.places.get_mut(&queue) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// The worker for the next claim; its credit now belongs to the attempt.
     pub(crate) fn assign(&mut self, prefetched: bool, slow: bool) -> Option<usize> {
         let from = if prefetched { &mut self.behind } else { &mut self.free };
@@ -246,6 +335,11 @@ impl Grant {
     /// ever.
     fn return_unused(&mut self, alone: bool) -> Vec<ShardId> {
         let mut wake = Vec::new();
+        for (queue, count) in std::mem::take(&mut self.places) {
+            if count > 0 {
+                wake.extend(self.slots.lock().give_places(queue, count));
+            }
+        }
         for (worker, count) in std::mem::take(&mut self.slow) {
             self.slots.lock().slow[worker] += count;
         }
@@ -259,10 +353,11 @@ impl Grant {
             }
         }
         if alone && self.free.is_empty() {
-            wake.extend(self.slots.release(0, 0, 0, true));
+            wake.extend(self.slots.release(0, &Freed { alone, ..Freed::default() }));
         }
         for (worker, count) in std::mem::take(&mut self.free) {
-            wake.extend(self.slots.release(worker, count, 0, alone));
+            let freed = Freed { attempts: count, alone, ..Freed::default() };
+            wake.extend(self.slots.release(worker, &freed));
         }
         wake
     }

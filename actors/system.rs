@@ -166,6 +166,8 @@ async fn boot(shared: &Arc<Shared>, arbiters: &mut Vec<Arbiter>) -> Started {
         Ok(handle)
     };
     let recovered = open_shards(shared, arbiters, &thread).await?;
+    let active: Vec<u16> = shared.shards.iter().map(|ledger| ledger.id.0).collect();
+    super::slots_of_keys::place_at_start(shared, &active).await?;
     let callback = thread(arbiters)?;
     let for_callback = shared.clone();
     callback.spawn_fn(move || {

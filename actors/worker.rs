@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::ledger::{Blocking, Done, FinishBatch, WorkerLedger};
 use super::messages::{Finish, Quiesce, Run, Wake};
+use super::slots::Freed;
 use super::system::Shared;
 use crate::attempt::{Attempt, AttemptEnd};
 use crate::clock::Timestamp;
@@ -67,7 +68,7 @@ impl Worker {
     }
 
     fn start(&self, attempt: Arc<Attempt>, started_at: Timestamp) {
-        if attempt.cancel.is_cancelled() {
+        if attempt.cancel.is_cancelled() || self.shared.queues.is_paused(attempt.queue) {
             let done = Done { attempt, end: None, started_at, ended_at: started_at };
             self.ledger.keep(done);
             return;
@@ -159,11 +160,15 @@ pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
     if done.is_empty() {
         return;
     }
-    let count = done.len();
     let released = done.iter().filter(|done| done.end.is_none()).count();
     shared.add_released(released as u64);
-    let alone = done.iter().any(|done| done.attempt.alone);
-    let slow = done.iter().filter(|done| done.attempt.slow).count();
+    let limited = done.iter().filter(|done| done.attempt.limited);
+    let freed = Freed {
+        attempts: done.len(),
+        slow: done.iter().filter(|done| done.attempt.slow).count(),
+        alone: done.iter().any(|done| done.attempt.alone),
+        places: limited.map(|done| done.attempt.queue).collect(),
+    };
     for done in &done {
         measure(done);
     }
@@ -182,7 +187,7 @@ pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
             ledger.link.send(Finish(ledger.finishes.post(FinishBatch { done: batch })));
         }
     }
-    let wake = shared.slots.release(worker.index, count, slow, alone);
+    let wake = shared.slots.release(worker.index, &freed);
     shared.wake(wake);
 }
 

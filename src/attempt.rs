@@ -10,10 +10,11 @@ use tokio::sync::Notify;
 
 pub(crate) use crate::cached::CachedInput;
 use crate::clock::Timestamp;
+use crate::queues::QueueIndex;
 use crate::record::{Counters, Encoded, RetryPolicy, TaskFailure, TaskId};
 use crate::registry::Definition;
 use crate::result::TaskResult;
-use crate::store::Parent;
+use crate::store::{KindId, Parent};
 
 /// A claimed task: everything that running it and settling it needs.
 pub(crate) struct Attempt {
@@ -32,6 +33,13 @@ pub(crate) struct Attempt {
     pub(crate) volatile: bool,
     /// The task whose result this durable callback is for.
     pub(crate) parent: Option<Parent>,
+    /// What the store knows its row's kind by.
+    pub(crate) kind: KindId,
+    pub(crate) queue: QueueIndex,
+    /// Whether it holds a place of its queue.
+    pub(crate) limited: bool,
+    /// Its ordering key.
+    pub(crate) key: Option<Arc<str>>,
     pub(crate) cancel: CancelToken,
     /// Whether it may keep async attempts that are claimed behind it waiting for long.
     pub(crate) slow: bool,

@@ -185,6 +185,15 @@ pub enum Error {
         source: StoreError,
     },
 
+    /// What was set of a named queue can't be stored; nothing was changed.
+    #[error("cannot {action}")]
+    Directory {
+        /// What was being done, and to what.
+        action: String,
+        /// What went wrong.
+        source: StoreError,
+    },
+
     /// A backup or a restore failed.
     #[error("cannot {action}")]
     Backup {
@@ -206,7 +215,9 @@ impl Error {
             | Error::Unknown { .. }
             | Error::Locked { .. }
             | Error::WaitTimedOut { .. } => true,
-            Error::Store { source, .. } | Error::Backup { source, .. } => source.is_transient(),
+            Error::Store { source, .. }
+            | Error::Directory { source, .. }
+            | Error::Backup { source, .. } => source.is_transient(),
             _ => false,
         }
     }

@@ -17,10 +17,12 @@ mod task;
 mod clock;
 mod codec;
 mod error;
+mod keys;
 mod lifecycle;
 mod load;
 mod order;
 mod panic_message;
+mod queues;
 mod record;
 mod retry;
 mod store;
@@ -41,8 +43,8 @@ pub use codec::{Codec, CodecError, ParseCodecError};
 pub use error::{Error, Result, StartError, StoreError, StoreErrorKind};
 pub use message_queue_sqlite_macros::{callback, task};
 pub use queue::{
-    Queue, QueueBuilder, Recovery, ShutdownReport, SubmitStream, SubscriptionGuard, TaskHandle,
-    shutdown_signal,
+    NamedQueueInfo, Queue, QueueBuilder, Recovery, ShutdownReport, SubmitStream, SubscriptionGuard,
+    TaskHandle, shutdown_signal,
 };
 pub use record::{
     Counters, DeadReason, Delivery, Encoded, FailureKind, Outcome, ParseTaskIdError, ShardId,

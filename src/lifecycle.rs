@@ -37,6 +37,8 @@ pub(crate) enum State {
     Waiting,
     Ready,
     Running,
+    /// Behind another task of its key, which hasn't ended.
+    Held,
     Ended(Outcome),
 }
 
@@ -47,6 +49,7 @@ impl State {
             State::Waiting => 0,
             State::Ready => 1,
             State::Running => 2,
+            State::Held => 10,
             State::Ended(Outcome::Finished) => 3,
             State::Ended(Outcome::Failed) => 4,
             State::Ended(Outcome::Cancelled) => 7,
@@ -63,6 +66,7 @@ impl State {
             4 => State::Ended(Outcome::Failed),
             7 => State::Ended(Outcome::Cancelled),
             8 => State::Ended(Outcome::Expired),
+            10 => State::Held,
             _ => return None,
         })
     }
@@ -89,7 +93,7 @@ pub(crate) const fn delivery_code(delivery: &Delivery) -> u8 {
 /// The one-word view of both halves.
 pub(crate) const fn status(state: State, delivery: &Delivery) -> TaskStatus {
     match (state, delivery) {
-        (State::Waiting | State::Ready, _) => TaskStatus::NotStarted,
+        (State::Waiting | State::Ready | State::Held, _) => TaskStatus::NotStarted,
         (State::Running, _) => TaskStatus::Running,
         (State::Ended(_), Delivery::Callbacking) => TaskStatus::Callbacking,
         (State::Ended(_), Delivery::Callbacked) => TaskStatus::Callbacked,
@@ -216,7 +220,7 @@ pub(crate) enum Cancel {
 /// Decides on a cancellation.
 pub(crate) fn cancel(state: State) -> Cancel {
     match state {
-        State::Waiting | State::Ready => Cancel::End,
+        State::Waiting | State::Ready | State::Held => Cancel::End,
         State::Running => Cancel::Request,
         State::Ended(_) => Cancel::TooLate,
     }

@@ -275,6 +275,10 @@ pub struct TaskRecord {
     pub id: TaskId,
     /// The name of its definition.
     pub name: Arc<str>,
+    /// The named queue that it is in.
+    pub queue: Arc<str>,
+    /// Its ordering key, if it has one.
+    pub key: Option<Arc<str>>,
     /// The one-word view of outcome and delivery.
     pub status: TaskStatus,
     /// How execution ended, if it did.

@@ -15,6 +15,8 @@ use crate::attempt::CachedInput;
 use crate::clock::Timestamp;
 use crate::codec::{Codec, CodecError};
 use crate::error::{Error, Result};
+use crate::keys;
+use crate::queues::{QueueIndex, Queues};
 use crate::record::TaskId;
 use crate::registry::{self, Registry, Role};
 use crate::result::TaskResult;
@@ -73,6 +75,8 @@ pub struct Submit {
     name: Arc<str>,
     arguments: Arguments,
     pub(crate) id: Option<TaskId>,
+    queue: Option<Arc<str>>,
+    pub(crate) key: Option<Arc<str>>,
     priority: Option<i16>,
     start: Start,
     overrides: Overrides,
@@ -128,6 +132,8 @@ impl Submit {
             name,
             arguments,
             id: None,
+            queue: None,
+            key: None,
             priority: None,
             start: Start::Now,
             overrides: Overrides::default(),
@@ -135,6 +141,27 @@ impl Submit {
             targets: Vec::new(),
             permit: None,
         }
+    }
+
+    /// The named queue that the task is in; the definition's if not given, `"default"` if that has
+    /// none. A queue needs no declaration, and a process knows at most 1,000. The form of a name is
+    /// that of tasks.
+    #[must_use]
+    pub fn queue(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.queue = Some(name.into());
+        self
+    }
+
+    /// Orders the task among all those of this key, of whatever definition and queue: they run one
+    /// at a time, in the order in which they were stored, whatever their priorities. One that waits
+    /// for its time or for a retry keeps those behind it waiting. From 1 to 255 bytes.
+    ///
+    /// Tasks of one key are in one shard. A bulk submission is stored in one shard as well, so all
+    /// its keys must belong to the same.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
+        self.key = Some(key.into());
+        self
     }
 
     /// Higher goes first; the definition's if not given, 0 if that has none. One level outweighs
@@ -227,7 +254,12 @@ impl Submit {
     }
 
     /// Checks everything that can be checked before something is written.
-    pub(crate) fn check(self, registry: &Registry, limits: SubmitLimits) -> Result<Accepted> {
+    pub(crate) fn check(
+        self,
+        registry: &Registry,
+        queues: &QueuesOf<'_>,
+        limits: SubmitLimits,
+    ) -> Result<Accepted> {
         if !registry::is_valid_name(&self.name) {
             let name = self.name.chars().take(80).collect();
             return Err(Error::InvalidName { name });
@@ -243,6 +275,11 @@ impl Submit {
             found.ok_or_else(|| Error::UnknownTask { name: callback.to_string() })?;
         }
         check_overrides(&self.overrides, self.callbacks.len())?;
+        let queue = match &self.queue {
+            None => queues.of_definition.get(index).copied().unwrap_or_default(),
+            Some(name) => queues.find(name)?,
+        };
+        let key = self.key.map(checked_key).transpose()?;
         let (due_at, delay) = self.start.checked()?;
         let (codec, payload, cached) = match self.arguments {
             Arguments::Failed(CodecError::TooLarge { actual, .. }) => {
@@ -268,6 +305,8 @@ impl Submit {
         let task = NewTask {
             id: self.id,
             definition: index,
+            queue,
+            key,
             codec,
             payload,
             priority: self.priority.unwrap_or(definition.options.priority),
@@ -301,6 +340,35 @@ impl Start {
     }
 }
 
+fn checked_key(key: Arc<str>) -> Result<Arc<str>> {
+    if keys::is_valid_key(&key) {
+        return Ok(key);
+    }
+    let given = format!("{} bytes", key.len());
+    Err(Error::InvalidOption { option: "key", given, allowed: "from 1 to 255 bytes" })
+}
+
+/// The named queues that submissions can name.
+pub(crate) struct QueuesOf<'q> {
+    pub(crate) known: &'q Queues,
+    /// The queue of each definition's tasks.
+    pub(crate) of_definition: &'q [QueueIndex],
+}
+
+impl QueuesOf<'_> {
+    /// The queue of this name, which is known from now on.
+    pub(crate) fn find(&self, name: &str) -> Result<QueueIndex> {
+        if !registry::is_valid_name(name) {
+            return Err(Error::InvalidName { name: name.chars().take(80).collect() });
+        }
+        self.known.get_or_add_one(name).ok_or_else(|| Error::InvalidOption {
+            option: "queue",
+            given: format!("{name:?}, a new name"),
+            allowed: "one of the 1000 queues that this process knows",
+        })
+    }
+}
+
 /// A submission's overrides have the ranges of a definition's options.
 fn check_overrides(overrides: &Overrides, callbacks: usize) -> Result<()> {
     let Overrides { max_attempts, timeout, backoff } = *overrides;
@@ -330,6 +398,8 @@ impl fmt::Debug for Submit {
             .field("name", &self.name)
             .field("arguments", &arguments)
             .field("id", &self.id)
+            .field("queue", &self.queue)
+            .field("key", &self.key)
             .field("priority", &self.priority)
             .field("start", &self.start)
             .field("overrides", &self.overrides)

@@ -9,6 +9,7 @@ mod failure;
 mod handler;
 
 use std::any::{TypeId, type_name};
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -108,6 +109,7 @@ pub trait CallbackTask: Sized + 'static {
 /// Values out of range are reported when the queue starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskOptions {
+    pub(crate) queue: Option<Cow<'static, str>>,
     pub(crate) priority: i16,
     pub(crate) max_attempts: Option<u32>,
     pub(crate) timeout: Option<Duration>,
@@ -120,6 +122,14 @@ impl TaskOptions {
     #[must_use]
     pub fn new() -> Self {
         TaskOptions::default()
+    }
+
+    /// The named queue of its tasks, `"default"` if not set. Queues are paused and limited by name;
+    /// the form of a name is that of tasks.
+    #[must_use]
+    pub fn queue(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.queue = Some(name.into());
+        self
     }
 
     /// Higher goes first. The default is 0.
@@ -161,6 +171,12 @@ impl TaskOptions {
     /// Every option that is out of its range: its name, what was given, what is allowed.
     pub(crate) fn mistakes(&self) -> Vec<(&'static str, String, &'static str)> {
         let mut mistakes = Vec::new();
+        if let Some(queue) = self.queue.as_deref()
+            && !crate::registry::is_valid_name(queue)
+        {
+            let given = format!("{:?}", queue.chars().take(80).collect::<String>());
+            mistakes.push(("queue", given, "a name that matches ^[a-z0-9_][a-z0-9_.-]{0,62}$"));
+        }
         if let Some(attempts) = self.max_attempts
             && !(1..=ATTEMPTS_MAX).contains(&attempts)
         {

@@ -93,6 +93,9 @@ async fn make(dir: &Path) {
         queue.submit(task.max_attempts(2)).await.unwrap();
     }
     until(&queue, id(8), |record| record.status == TaskStatus::Running).await;
+    let keyed = || double::task(5).queue("mail").key("k");
+    queue.submit(keyed().at(UNIX_EPOCH + LATE)).await.unwrap();
+    queue.submit(keyed()).await.unwrap();
 }
 
 fn fixture(name: &str) -> PathBuf {
@@ -136,6 +139,10 @@ async fn format_1_opens_and_everything_in_it_goes_on() {
     assert_eq!((late.priority, late.due_at), (-3, Some(Timestamp::from(UNIX_EPOCH + LATE))));
     assert_eq!(queue.status(id(6)).await.unwrap(), TaskStatus::Cancelled);
 
+    let held = queue.record(id(12)).await.unwrap();
+    assert_eq!((&*held.queue, held.key.as_deref()), ("mail", Some("k")));
+    assert_eq!(held.status, TaskStatus::NotStarted);
+
     // the first two were running when the process ended
     gate.add_permits(4);
     for number in 7..=10 {
@@ -145,8 +152,10 @@ async fn format_1_opens_and_everything_in_it_goes_on() {
         let counters = queue.record(id(number)).await.unwrap().counters;
         assert_eq!((counters.failures, counters.crashes), (0, u32::from(number < 9)));
     }
+    queue.cancel(id(11)).await.unwrap();
+    until(&queue, id(12), |record| record.status == TaskStatus::Finished).await;
     let next = queue.submit(double::task(1)).await.unwrap();
-    assert!(next.id() > id(10), "no id is given out twice");
+    assert!(next.id() > id(12), "no id is given out twice");
     queue.redrive(id(4)).await.unwrap();
     until(&queue, id(4), |record| record.status == TaskStatus::Failed).await;
     queue.shutdown(LONG).await.unwrap();

@@ -5,12 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::ShardActor;
+use crate::actors::incoming::Incoming;
 use crate::actors::ledger::{Done, FinishBatch};
 use crate::actors::messages::Run;
 use crate::actors::outbox::Once;
-use crate::actors::slots::Grant;
+use crate::actors::slots::{Grant, Wanted};
 use crate::attempt::{Attempt, AttemptEnd, Input};
 use crate::clock::Timestamp;
+use crate::queues::QueueIndex;
 use crate::record::{FailureKind, RetryPolicy, TaskFailure};
 use crate::registry::Definition;
 use crate::result::TaskResult;
@@ -28,32 +30,42 @@ impl<S: ShardStore> ShardActor<S> {
     /// Takes credits for what could be claimed now.
     ///
     /// `moved` says that rows may become ready in this batch that nobody knows of yet.
-    pub(super) fn take_credits(&mut self, submissions: usize, moved: bool) -> Option<Grant> {
+    pub(super) fn take_credits(&mut self, incoming: &Incoming, moved: bool) -> Option<Grant> {
         if self.ends_only || !self.shared.is_claiming() {
             return None;
         }
-        let outlook = self.store.as_ref()?.outlook();
-        let slots = &self.shared.slots;
-        if outlook.suspects {
-            return slots.take_alone(self.ledger.id);
+        let store = self.store.as_ref()?;
+        let (slots, queues) = (&self.shared.slots, &self.shared.queues);
+        let runnable = store.runnable();
+        let mut wanted = Wanted::of(&runnable, queues, GUESS);
+        if runnable.iter().any(|one| one.suspects && !wanted.is_paused(one.queue)) {
+            return slots.take_alone(self.ledger.id, wanted);
         }
         self.shared.wake(slots.give_up_alone(self.ledger.id));
-        let due = outlook.next_due.is_some_and(|due| due <= self.shared.clock.now());
-        let unknown = outlook.more || due || moved;
-        let wanted = outlook.ready + submissions + if unknown { GUESS } else { 0 };
-        (wanted > 0).then(|| slots.take(self.ledger.id, wanted))
+        if wanted.is_unrestrained() {
+            wanted.add(QueueIndex::DEFAULT, incoming.len());
+        } else {
+            incoming.queues().for_each(|queue| wanted.add(queue, 1));
+        }
+        let due = store.outlook().next_due.is_some_and(|due| due <= self.shared.clock.now());
+        if due || moved {
+            wanted.guess(GUESS);
+        }
+        (!wanted.is_empty()).then(|| slots.take(self.ledger.id, &wanted))
     }
 
     /// What the store may claim against these credits.
     pub(super) fn budget(&self, grant: Option<&Grant>) -> ClaimBudget {
         let Some(grant) = grant else { return ClaimBudget::default() };
+        let queues = grant.queues();
         if grant.is_alone() {
-            return ClaimBudget { suspect: true, ..ClaimBudget::default() };
+            return ClaimBudget { suspect: true, queues, ..ClaimBudget::default() };
         }
         ClaimBudget {
             slots: grant.slots(),
             prefetch: grant.places_behind(),
             quick: self.shared.registry.definitions().iter().map(is_quick).collect(),
+            queues,
             suspect: false,
         }
     }
@@ -81,6 +93,7 @@ impl<S: ShardStore> ShardActor<S> {
                 continue;
             };
             assigned = true;
+            attempt.limited = grant.assign_place(attempt.queue);
             if alone {
                 let (task, name) = (attempt.id, &attempt.definition.name);
                 let crashes = attempt.counters.crashes;
@@ -165,6 +178,10 @@ impl<S: ShardStore> ShardActor<S> {
             callbacks: claim.callbacks,
             volatile: claim.volatile,
             parent: claim.parent,
+            kind: claim.kind,
+            queue: claim.queue,
+            limited: false,
+            key: claim.key,
             cancel: crate::attempt::CancelToken::new(),
             index: claim.definition,
             worker: 0,

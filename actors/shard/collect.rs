@@ -73,7 +73,7 @@ impl<S: ShardStore> ShardActor<S> {
 
     fn take_credits_for(&mut self, inbox: &Inbox) -> Option<Grant> {
         let moved = !inbox.finishes.is_empty() || !inbox.asked.redrives.is_empty();
-        self.take_credits(inbox.asked.incoming.len(), moved)
+        self.take_credits(&inbox.asked.incoming, moved)
     }
 
     /// What an attempt's end means for its row.
@@ -104,6 +104,8 @@ impl<S: ShardStore> ShardActor<S> {
             id: attempt.id,
             claim_no: attempt.counters.claim_no,
             definition,
+            kind: attempt.kind,
+            key: attempt.key.clone(),
             priority: attempt.priority,
             transition: lifecycle::after_attempt(event, &situation),
             output,

@@ -12,6 +12,7 @@ use crate::actors::incoming::Incoming;
 use crate::actors::ledger::{DeliverBatch, DeliverItem};
 use crate::actors::messages::{Answered, Deliver, Watch};
 use crate::actors::outbox::Once;
+use crate::actors::slots::Wanted;
 use crate::attempt::{Attempt, CachedInput, Input};
 use crate::error::StoreError;
 use crate::lifecycle::Next;
@@ -243,15 +244,17 @@ impl<S: ShardStore> ShardActor<S> {
     fn after(&mut self, context: &mut Context<Self>) {
         let Some(store) = &self.store else { return };
         let outlook = store.outlook();
-        self.ledger.gauges.ready.store(outlook.ready, Ordering::Release);
+        let runnable = store.runnable();
+        let ready = runnable.iter().map(|one| one.ready).sum();
+        self.ledger.gauges.ready.store(ready, Ordering::Release);
         self.ledger.gauges.running.store(self.ledger.attempts().len(), Ordering::Release);
         self.ledger.row_writes.store(outlook.row_writes, Ordering::Release);
         self.shared.moved();
         let again = !self.inbox.asked.is_empty() || !self.inbox.finishes.is_empty();
-        let runnable = outlook.ready > 0 || outlook.more || outlook.suspects;
-        let claims = runnable && self.shared.is_claiming();
+        let wanted = Wanted::of(&runnable, &self.shared.queues, 1);
+        let claims = !wanted.is_empty() && self.shared.is_claiming();
         // rows may have become ready in a batch that took no credits
-        if again || claims && self.shared.slots.free_or_wait(self.ledger.id) {
+        if again || claims && self.shared.slots.free_or_wait(self.ledger.id, &wanted) {
             self.arm(context);
         }
         if self.is_maintenance_due() && self.maintained.elapsed() >= MAINTAIN_EVERY {

@@ -6,7 +6,9 @@ use actix::{
 
 use super::ShardActor;
 use super::refused::RETRY_PAUSE;
-use crate::actors::messages::{BackupTo, Close, CountRows, GetRow, ListRows, Recheck, Watch};
+use crate::actors::messages::{
+    BackupTo, Close, CountRows, GetRow, ListRows, Recheck, SlotsInUse, Watch,
+};
 use crate::actors::supervision::ChildEnd;
 use crate::error::{Error, Result, StoreError};
 use crate::record::{TaskId, TaskRecord};
@@ -136,6 +138,25 @@ impl<S: ShardStore> Handler<CountRows> for ShardActor<S> {
             },
             move |actor, counts, _| {
                 drop(answer.send(counts.map_err(|error| actor.error(error, "count tasks"))));
+            },
+        );
+    }
+}
+
+impl<S: ShardStore> Handler<SlotsInUse> for ShardActor<S> {
+    type Result = ();
+
+    fn handle(&mut self, SlotsInUse { answer }: SlotsInUse, context: &mut Context<Self>) {
+        let waiting: Vec<u16> = self.inbox.asked.incoming.slots().collect();
+        self.with_store(
+            context,
+            move |mut store| async move {
+                let slots = store.slots_in_use().await;
+                (store, slots)
+            },
+            move |actor, slots, _| {
+                let slots = slots.map(|stored| stored.into_iter().chain(waiting).collect());
+                drop(answer.send(slots.map_err(|error| actor.error(error, "read its keys"))));
             },
         );
     }

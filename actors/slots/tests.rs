@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::queues::Queues;
 
 const A: ShardId = ShardId(0);
 const B: ShardId = ShardId(1);
@@ -12,9 +13,18 @@ fn used(slots: &Slots) -> Vec<usize> {
     slots.lock().used.clone()
 }
 
+/// So many tasks of a queue without a limit.
+fn tasks(free: usize) -> Wanted {
+    Wanted { free, ..Wanted::default() }
+}
+
+fn freed(attempts: usize, slow: usize, alone: bool) -> Freed {
+    Freed { attempts, slow, alone, places: Vec::new() }
+}
+
 /// Takes and assigns; returns the workers.
 fn assigned(slots: &Arc<Slots>, shard: ShardId, wanted: usize) -> Vec<(usize, bool)> {
-    let mut grant = slots.take(shard, wanted);
+    let mut grant = slots.take(shard, &tasks(wanted));
     let free = std::iter::from_fn(|| grant.assign(false, false)).map(|worker| (worker, false));
     let free: Vec<_> = free.collect();
     let behind = std::iter::from_fn(|| grant.assign(true, false)).map(|worker| (worker, true));
@@ -26,25 +36,25 @@ fn assigned(slots: &Arc<Slots>, shard: ShardId, wanted: usize) -> Vec<(usize, bo
 #[test]
 fn free_slots_are_spread_over_the_workers_and_go_before_places_behind_them() {
     let slots = Slots::new(3, 2, 1);
-    let grant = slots.take(A, 3);
+    let grant = slots.take(A, &tasks(3));
     assert_eq!((grant.slots(), grant.places_behind()), (3, 0));
     assert_eq!(used(&slots), [1, 1, 1]);
-    let more = slots.take(A, 100);
+    let more = slots.take(A, &tasks(100));
     assert_eq!((more.slots(), more.places_behind()), (3, 3));
-    assert!(!slots.free_or_wait(A));
+    assert!(!slots.free_or_wait(A, &tasks(1)));
 }
 
 #[test]
 fn what_was_not_assigned_goes_back() {
     let slots = Slots::new(2, 4, 0);
-    let mut grant = slots.take(A, 5);
+    let mut grant = slots.take(A, &tasks(5));
     let worker = grant.assign(false, false).unwrap();
     assert!(grant.assign(true, false).is_none());
     drop(grant.give_back(true));
     let mut expected = vec![0, 0];
     expected[worker] = 1;
     assert_eq!(used(&slots), expected);
-    drop(slots.take(A, 3));
+    drop(slots.take(A, &tasks(3)));
     assert_eq!(used(&slots), expected, "a dropped grant gives all back");
 }
 
@@ -52,20 +62,20 @@ fn what_was_not_assigned_goes_back() {
 fn a_shard_that_got_too_little_is_woken_when_a_slot_is_free() {
     let slots = Slots::new(1, 1, 0);
     let [(worker, _)] = assigned(&slots, A, 1)[..] else { panic!("one slot") };
-    assert!(slots.take(B, 1).give_back(false).is_empty());
-    assert_eq!(slots.release(worker, 1, 0, false), [B]);
-    assert!(slots.release(worker, 0, 0, false).is_empty(), "it is woken once");
+    assert!(slots.take(B, &tasks(1)).give_back(false).is_empty());
+    assert_eq!(slots.release(worker, &freed(1, 0, false)), [B]);
+    assert!(slots.release(worker, &freed(0, 0, false)).is_empty(), "it is woken once");
 }
 
 #[test]
 fn a_shard_that_asks_for_a_free_slot_in_vain_is_woken_when_one_comes_back() {
     let slots = Slots::new(1, 2, 0);
-    let held = slots.take(A, 2);
-    assert!(!slots.free_or_wait(B));
+    let held = slots.take(A, &tasks(2));
+    assert!(!slots.free_or_wait(B, &tasks(1)));
     assert_eq!(held.give_back(false), [B]);
-    assert!(slots.free_or_wait(B));
-    drop(slots.take(A, 2));
-    assert!(slots.release(0, 0, 0, false).is_empty(), "who may claim now doesn't wait");
+    assert!(slots.free_or_wait(B, &tasks(1)));
+    drop(slots.take(A, &tasks(2)));
+    assert!(slots.release(0, &freed(0, 0, false)).is_empty(), "who may claim now doesn't wait");
 }
 
 /// Only quick tasks can use it, so who has just such a place still waits for a slot.
@@ -73,70 +83,73 @@ fn a_shard_that_asks_for_a_free_slot_in_vain_is_woken_when_one_comes_back() {
 fn a_place_behind_a_slot_does_not_stop_the_wait_for_a_slot() {
     let slots = Slots::new(1, 1, 4);
     let [(worker, false)] = assigned(&slots, A, 1)[..] else { panic!("one slot") };
-    let grant = slots.take(B, 1);
+    let grant = slots.take(B, &tasks(1));
     assert_eq!((grant.slots(), grant.places_behind()), (0, 1));
     assert!(grant.give_back(false).is_empty());
-    assert_eq!(slots.release(worker, 1, 0, false), [B]);
+    assert_eq!(slots.release(worker, &freed(1, 0, false)), [B]);
 }
 
 #[test]
 fn a_shard_that_was_kept_from_a_slot_by_anothers_places_is_woken_when_they_come_back() {
     let slots = Slots::new(1, 2, 4);
-    let holder = slots.take(A, 2);
-    let guess = slots.take(B, 3);
+    let holder = slots.take(A, &tasks(2));
+    let guess = slots.take(B, &tasks(3));
     assert_eq!((guess.slots(), guess.places_behind()), (0, 3));
     assert_eq!(holder.give_back(false), [B]);
     // no attempt runs, and yet no slot is free
-    assert!(!slots.free_or_wait(A));
+    assert!(!slots.free_or_wait(A, &tasks(1)));
     assert_eq!(guess.give_back(false), [A]);
-    assert!(slots.free_or_wait(A));
+    assert!(slots.free_or_wait(A, &tasks(1)));
 }
 
 #[test]
 fn a_suspect_waits_until_nothing_runs_and_then_nothing_runs_beside_it() {
     let slots = Slots::new(2, 2, 1);
     let running = assigned(&slots, B, 2);
-    assert!(slots.take_alone(A).is_none());
-    assert!(!slots.free_or_wait(B), "nothing is claimed while it waits");
-    let refused = slots.take(B, 1);
+    assert!(slots.take_alone(A, Wanted::default()).is_none());
+    assert!(!slots.free_or_wait(B, &tasks(1)), "nothing is claimed while it waits");
+    let refused = slots.take(B, &tasks(1));
     assert_eq!((refused.slots(), refused.places_behind()), (0, 0));
-    assert!(slots.release(running[0].0, 1, 0, false).is_empty());
-    assert_eq!(slots.release(running[1].0, 1, 0, false), [A]);
-    let mut grant = slots.take_alone(A).unwrap();
+    assert!(slots.release(running[0].0, &freed(1, 0, false)).is_empty());
+    assert_eq!(slots.release(running[1].0, &freed(1, 0, false)), [A]);
+    let mut grant = slots.take_alone(A, Wanted::default()).unwrap();
     assert!(grant.is_alone());
-    assert!(slots.take_alone(A).is_none() && slots.take_alone(B).is_none());
+    assert!(
+        slots.take_alone(A, Wanted::default()).is_none()
+            && slots.take_alone(B, Wanted::default()).is_none()
+    );
     let worker = grant.assign(false, false).unwrap();
     assert!(grant.assign(false, false).is_none() && grant.assign(true, false).is_none());
     assert!(grant.give_back(true).is_empty());
-    assert_eq!(slots.take(B, 9).slots(), 0);
-    let woken = slots.release(worker, 1, 0, true);
+    assert_eq!(slots.take(B, &tasks(9)).slots(), 0);
+    let woken = slots.release(worker, &freed(1, 0, true));
     assert!(woken.contains(&B));
-    assert_eq!(slots.take(B, 9).slots(), 4);
+    assert_eq!(slots.take(B, &tasks(9)).slots(), 4);
 }
 
 #[test]
 fn a_suspect_is_woken_when_the_last_place_behind_a_slot_comes_back() {
     let slots = Slots::new(1, 1, 2);
     let [(worker, _)] = assigned(&slots, B, 1)[..] else { panic!("one slot") };
-    let behind = slots.take(B, 2);
+    let behind = slots.take(B, &tasks(2));
     assert_eq!(behind.places_behind(), 2);
-    assert!(slots.take_alone(A).is_none());
-    assert!(slots.release(worker, 1, 0, false).is_empty(), "places are still taken");
+    assert!(slots.take_alone(A, Wanted::default()).is_none());
+    assert!(slots.release(worker, &freed(1, 0, false)).is_empty(), "places are still taken");
     assert_eq!(behind.give_back(false), [A]);
-    assert!(slots.take_alone(A).is_some());
+    assert!(slots.take_alone(A, Wanted::default()).is_some());
 }
 
 #[test]
 fn giving_up_the_wait_for_silence_wakes_the_others() {
     let slots = Slots::new(1, 2, 0);
     let running = assigned(&slots, B, 1);
-    assert!(slots.take_alone(A).is_none());
-    assert_eq!(slots.take(B, 1).slots(), 0);
+    assert!(slots.take_alone(A, Wanted::default()).is_none());
+    assert_eq!(slots.take(B, &tasks(1)).slots(), 0);
     assert!(slots.give_up_alone(B).is_empty(), "only who waits can give up");
     assert!(slots.give_up_alone(A).contains(&B));
-    assert_eq!(slots.take(B, 1).slots(), 1);
-    drop(slots.release(running[0].0, 1, 0, false));
-    let suspect = slots.take_alone(A).unwrap();
+    assert_eq!(slots.take(B, &tasks(1)).slots(), 1);
+    drop(slots.release(running[0].0, &freed(1, 0, false)));
+    let suspect = slots.take_alone(A, Wanted::default()).unwrap();
     assert!(slots.give_up_alone(A).is_empty(), "one that runs isn't waiting");
     drop(suspect);
 }
@@ -144,12 +157,12 @@ fn giving_up_the_wait_for_silence_wakes_the_others() {
 #[test]
 fn a_suspect_that_was_not_found_frees_the_queue() {
     let slots = Slots::new(1, 1, 0);
-    let grant = slots.take_alone(A).unwrap();
-    assert!(slots.take(B, 1).give_back(false).is_empty());
+    let grant = slots.take_alone(A, Wanted::default()).unwrap();
+    assert!(slots.take(B, &tasks(1)).give_back(false).is_empty());
     assert_eq!(grant.give_back(false), [B]);
-    assert!(slots.free_or_wait(B));
-    drop(slots.take_alone(A));
-    assert!(slots.free_or_wait(B), "a dropped grant frees it, too");
+    assert!(slots.free_or_wait(B, &tasks(1)));
+    drop(slots.take_alone(A, Wanted::default()));
+    assert!(slots.free_or_wait(B, &tasks(1)), "a dropped grant frees it, too");
 }
 
 #[derive(Clone, Debug)]
@@ -210,7 +223,7 @@ proptest! {
                 Step::Take { shard, wanted } => {
                     let had_free = used(&slots).iter().any(|used| *used < concurrency);
                     let blocked = slots.lock().alone.is_some();
-                    let grant = slots.take(ShardId(shard), wanted);
+                    let grant = slots.take(ShardId(shard), &tasks(wanted));
                     let got = grant.slots() + grant.places_behind();
                     prop_assert!(got <= wanted);
                     prop_assert_eq!(grant.slots() > 0, had_free && !blocked && wanted > 0);
@@ -220,7 +233,7 @@ proptest! {
                 }
                 Step::Alone { shard } => {
                     let silent = used(&slots).iter().all(|used| *used == 0);
-                    if let Some(grant) = slots.take_alone(ShardId(shard)) {
+                    if let Some(grant) = slots.take_alone(ShardId(shard), Wanted::default()) {
                         prop_assert!(silent);
                         grants.push((grant, false));
                     }
@@ -250,7 +263,7 @@ proptest! {
                 }
                 Step::Release { attempt } if !attempts.is_empty() => {
                     let (worker, alone) = attempts.remove(attempt % attempts.len());
-                    drop(slots.release(worker, 1, 0, alone));
+                    drop(slots.release(worker, &freed(1, 0, alone)));
                 }
                 _ => {}
             }
@@ -267,7 +280,7 @@ proptest! {
             drop(grant.give_back(assigned));
         }
         for (worker, alone) in attempts.drain(..) {
-            drop(slots.release(worker, 1, 0, alone));
+            drop(slots.release(worker, &freed(1, 0, alone)));
         }
         prop_assert!(used(&slots).iter().all(|used| *used == 0));
         prop_assert!(!slots.lock().alone.is_some_and(|alone| alone.runs));
@@ -278,15 +291,58 @@ proptest! {
 #[test]
 fn nobody_gets_a_place_behind_a_worker_that_is_full_of_long_attempts() {
     let slots = Slots::new(2, 1, 4);
-    let mut grant = slots.take(A, 1);
+    let mut grant = slots.take(A, &tasks(1));
     let worker = grant.assign(false, true).unwrap();
     assert!(grant.give_back(true).is_empty());
-    let mut grant = slots.take(B, 9);
+    let mut grant = slots.take(B, &tasks(9));
     assert_eq!((grant.slots(), grant.places_behind()), (1, 4));
     let other = grant.assign(true, false).unwrap();
     assert_ne!(other, worker);
     drop(grant.give_back(true));
-    drop(slots.release(worker, 1, 1, false));
+    drop(slots.release(worker, &freed(1, 1, false)));
     assert_eq!(slots.lock().slow, [0, 0]);
-    assert_eq!(slots.take(B, 9).places_behind(), 8, "behind both");
+    assert_eq!(slots.take(B, &tasks(9)).places_behind(), 8, "behind both");
+}
+
+/// Tasks of a queue of which so many may run at a time.
+fn of_limited(queue: QueueIndex, limit: usize, tasks: usize) -> Wanted {
+    let limited = vec![OfQueue { queue, limit, tasks, certain: true }];
+    Wanted { limited, ..Wanted::default() }
+}
+
+#[test]
+fn no_more_places_of_a_limited_queue_are_given_than_it_has_and_others_go_on() {
+    let queue = Queues::new().get_or_add("mail");
+    let slots = Slots::new(1, 8, 0);
+    let mut first = slots.take(A, &of_limited(queue, 3, 2));
+    assert_eq!((first.slots(), first.queues().left(queue)), (2, 2));
+    assert!(first.assign_place(queue) && first.assign_place(queue) && !first.assign_place(queue));
+    assert!(first.assign(false, true).is_some() && first.assign(false, true).is_some());
+    drop(first);
+    let second = slots.take(B, &Wanted { free: 1, ..of_limited(queue, 3, 5) });
+    assert_eq!(
+        (second.slots(), second.queues().left(queue)),
+        (2, 1),
+        "one place and one free task"
+    );
+    assert!(second.give_back(false).contains(&B), "its one place is free again, and it waits");
+    assert!(slots.free_or_wait(B, &of_limited(queue, 3, 5)));
+    assert!(!slots.free_or_wait(B, &of_limited(queue, 2, 5)));
+    let ended = Freed { attempts: 1, slow: 1, places: vec![queue], ..Freed::default() };
+    assert_eq!(slots.release(0, &ended), [B]);
+    assert!(slots.free_or_wait(B, &of_limited(queue, 2, 5)));
+}
+
+#[test]
+fn a_guess_at_a_limited_queue_waits_for_no_place() {
+    let queue = Queues::new().get_or_add("mail");
+    let slots = Slots::new(1, 8, 0);
+    let mut all = slots.take(A, &of_limited(queue, 1, 1));
+    assert!(all.assign_place(queue) && all.assign(false, true).is_some());
+    let mut guess = of_limited(queue, 1, 0);
+    guess.limited[0].certain = false;
+    guess.guess(10);
+    drop(slots.take(B, &guess));
+    let ended = Freed { attempts: 1, slow: 1, places: vec![queue], ..Freed::default() };
+    assert!(!slots.release(0, &ended).contains(&B));
 }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::{Notify, Semaphore};
 
@@ -17,11 +17,14 @@ use crate::actors::subscriptions::Subscriptions;
 use crate::admission::Admission;
 use crate::clock::Clock;
 use crate::error::{Result, StoreError};
+use crate::keys;
 use crate::order::Ageing;
+use crate::queues::{QueueIndex, Queues};
 use crate::record::ShardId;
 use crate::registry::{Registry, Role};
 use crate::settings::{Durability, Settings};
 use crate::store::{Directory, OpenOptions, StoreOptions};
+use crate::submission::QueuesOf;
 use crate::task::DataMap;
 
 /// The largest row that can be read: SQLite's own limit, in bytes. What may be stored is limited by
@@ -51,6 +54,14 @@ pub(crate) struct Shared {
     pub(crate) shards: Vec<Arc<ShardLedger>>,
     pub(crate) workers: Vec<Arc<WorkerLedger>>,
     pub(crate) slots: Arc<Slots>,
+    /// The named queues.
+    pub(crate) queues: Arc<Queues>,
+    /// The queue of each definition's tasks.
+    queue_of: Arc<[QueueIndex]>,
+    /// Held while one of them is changed, in memory and in the directory.
+    pub(crate) changing_queues: tokio::sync::Mutex<()>,
+    /// For each slot of ordering keys, its shard's number.
+    shard_of_slot: RwLock<Vec<u16>>,
     pub(crate) dispatcher: Link<Dispatcher>,
     pub(crate) callback: Arc<CallbackLink>,
     pub(crate) deliveries: Outbox<Once<DeliverBatch>>,
@@ -101,7 +112,19 @@ impl Shared {
     ) -> Arc<Self> {
         let workers = settings.workers.resolved_count();
         let (concurrency, prefetch) = (settings.workers.concurrency, settings.workers.prefetch);
+        let queues = Queues::new();
+        let queue_of = registry.definitions().iter().map(|definition| {
+            definition
+                .options
+                .queue
+                .as_deref()
+                .map_or(QueueIndex::DEFAULT, |name| queues.get_or_add(name))
+        });
         Arc::new(Shared {
+            queue_of: queue_of.collect(),
+            queues: queues.clone(),
+            changing_queues: tokio::sync::Mutex::new(()),
+            shard_of_slot: RwLock::default(),
             shards: shards.iter().map(|shard| ShardLedger::new(*shard)).collect(),
             workers: (0..workers).map(WorkerLedger::new).collect(),
             slots: Slots::new(workers, concurrency, prefetch),
@@ -129,6 +152,21 @@ impl Shared {
 
     pub(crate) fn shard(&self, id: ShardId) -> Option<&Arc<ShardLedger>> {
         self.shards.get(id.index())
+    }
+
+    /// The shard of an ordering key.
+    pub(crate) fn shard_of_key(&self, key: &str) -> ShardId {
+        let shards = self.shard_of_slot.read().unwrap_or_else(PoisonError::into_inner);
+        ShardId(shards.get(usize::from(keys::slot_of(key))).copied().unwrap_or_default())
+    }
+
+    /// Has keys go where this says from now on: for each slot the number of its shard.
+    pub(crate) fn set_shard_of_slot(&self, shards: Vec<u16>) {
+        *self.shard_of_slot.write().unwrap_or_else(PoisonError::into_inner) = shards;
+    }
+
+    pub(crate) fn queues_of(&self) -> QueuesOf<'_> {
+        QueuesOf { known: &self.queues, of_definition: &self.queue_of }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -254,6 +292,8 @@ impl Shared {
         let settings = &self.settings;
         StoreOptions {
             names: definitions.iter().map(|definition| definition.name.clone()).collect(),
+            queue_of: self.queue_of.clone(),
+            queues: self.queues.clone(),
             subscribers: definitions.iter().map(|of| subscribers_of(of.role)).collect(),
             ageing: Ageing::new(settings.tasks.ageing_per_level),
             max_crashes: settings.tasks.max_crashes,

@@ -6,7 +6,7 @@ use schema::codes_in;
 use super::*;
 use crate::record::DeadReason;
 
-const STATES: [State; 7] = [
+const STATES: [State; 8] = [
     State::Waiting,
     State::Ready,
     State::Running,
@@ -14,6 +14,7 @@ const STATES: [State; 7] = [
     State::Ended(Outcome::Failed),
     State::Ended(Outcome::Cancelled),
     State::Ended(Outcome::Expired),
+    State::Held,
 ];
 
 fn deliveries() -> [Delivery; 5] {
@@ -98,10 +99,11 @@ fn a_state_is_read_back_from_its_code_and_from_no_other() {
 #[test]
 fn the_status_shows_delivery_once_it_began_and_the_outcome_before() {
     use TaskStatus::*;
-    let table: [(State, [TaskStatus; 5]); 7] = [
+    let table: [(State, [TaskStatus; 5]); 8] = [
         (State::Waiting, [NotStarted; 5]),
         (State::Ready, [NotStarted; 5]),
         (State::Running, [Running; 5]),
+        (State::Held, [NotStarted; 5]),
         (STATES[3], [Finished, Finished, Callbacking, Callbacked, Finished]),
         (STATES[4], [Failed, Failed, Callbacking, Callbacked, Failed]),
         (STATES[5], [Cancelled, Cancelled, Callbacking, Callbacked, Cancelled]),
@@ -118,7 +120,8 @@ fn only_a_task_that_has_not_started_ends_by_cancelling() {
     let expected = [Cancel::End, Cancel::End, Cancel::Request];
     let decided = STATES.map(cancel);
     assert_eq!(decided[..3], expected);
-    assert!(decided[3..].iter().all(|decision| *decision == Cancel::TooLate));
+    assert!(decided[3..7].iter().all(|decision| *decision == Cancel::TooLate));
+    assert_eq!(decided[7], Cancel::End, "of one that is held");
 }
 
 #[test]
@@ -126,7 +129,7 @@ fn only_an_end_without_success_is_redriven_and_not_while_it_is_notified() {
     for state in STATES {
         for delivery in deliveries() {
             let over = !matches!(delivery, Delivery::Pending | Delivery::Callbacking);
-            let badly = state.code() > 3;
+            let badly = state != State::Held && state.code() > 3;
             assert_eq!(may_redrive(state, &delivery), over && badly, "{state:?} {delivery:?}");
         }
     }

@@ -1,10 +1,14 @@
 //! Ending tasks that haven't started, and sending ended ones round again.
 
+use std::sync::Arc;
+
 use rusqlite::{OptionalExtension, params};
 
-use super::row::{self, Details};
+use super::changes::Arrival;
+use super::kinds::KindId;
+use super::row::{self, Details, Targets};
 use super::settle::Ended;
-use super::sqlite::{Arrival, SqliteStore};
+use super::sqlite::SqliteStore;
 use super::work::Work;
 use super::{CancelOutcome, Parent, RedriveOutcome};
 use crate::lifecycle::{self, Cancel, State};
@@ -13,43 +17,44 @@ use crate::record::{DeadReason, Delivery, Outcome, TaskStatus};
 
 /// Served by the primary key.
 pub(super) const HEAD: &str = "
-    select name, state, delivery, undelivered, priority, rank, volatile, parent, details, claim_no
+    select kind, state, delivery, undelivered, priority, rank, targets, details, claim_no
       from task
      where id = ?1";
 
 /// Ends a task that hasn't started. Served by the primary key.
 pub(super) const CANCEL: &str = "
     update task
-       set state = 7, due_or_ended_at = ?2, live = ?3, delivery = ?4, delivery_left = ?5,
-           volatile = ?6
-     where id = ?1 and state in (0, 1)";
+       set state = 7, due_or_ended_at = ?2, delivery = ?3, targets = ?4
+     where id = ?1 and state in (0, 1, 10)";
 
 /// Lets an ended task run again as if it were new; its claims go on being counted. Its targets in
 /// memory had their answer. Served by the primary key.
 pub(super) const REDRIVE: &str = "
     update task
-       set state = 1, live = 0, delivery = 0, delivery_left = 0, undelivered = null, volatile = 0,
-           failures = 0, crashes = 0, rank = ?2, due_or_ended_at = null, started_at = null
-     where id = ?1 and state in (4, 7, 8) and live = 0";
+       set state = ?3, delivery = 0, targets = 0, undelivered = null, failures = 0, crashes = 0,
+           rank = ?2, due_or_ended_at = null, started_at = null
+     where id = ?1 and state in (4, 7, 8) and delivery in (0, 5, 9)";
 
 /// The parent of a callback that runs again waits for that one once more; what became of its other
 /// targets stays. Served by the primary key.
 pub(super) const REOPEN_PARENT: &str = "
     update task
-       set delivery = iif(delivery = 9, 6, delivery), delivery_left = delivery_left + 1,
-           undelivered = ?2, live = 1
+       set delivery = iif(delivery = 9, 6, delivery), targets = targets + 2, undelivered = ?2
      where id = ?1";
 
 /// What deciding about a row takes.
 struct Head {
+    kind: KindId,
     definition: Option<usize>,
     state: State,
     delivery: Delivery,
     priority: i16,
     place: Place,
-    volatile: bool,
+    /// Whether a target in memory waits for its end.
+    memory: bool,
+    key: Option<Arc<str>>,
     parent: Option<Parent>,
-    callbacks: Option<std::sync::Arc<[std::sync::Arc<str>]>>,
+    callbacks: Option<Arc<[Arc<str>]>>,
     claim_no: u32,
     /// Why targets will never have its result, one each.
     reasons: Vec<DeadReason>,
@@ -78,7 +83,7 @@ impl Work<'_> {
             Cancel::End => {}
         }
         let watched = head.parent.is_none() && self.is_watched(head.definition);
-        let notify = head.volatile || watched;
+        let notify = head.memory || watched;
         let ended = Ended {
             sequence,
             claim_no: head.claim_no,
@@ -97,15 +102,16 @@ impl Work<'_> {
         self.connection().prepare_cached(CANCEL)?.execute(params![
             sequence as i64,
             self.now().as_micros(),
-            opening.left > 0,
             opening.delivery,
-            opening.left,
-            notify,
+            opening.targets.code(),
         ])?;
         self.changes.tally.remove(TaskStatus::NotStarted);
-        self.changes.departures.push(head.place);
+        self.changes.departures.push((head.kind, head.place));
         self.changes.arrivals.retain(|arrival| arrival.place != head.place);
         self.announce(&ended, opening)?;
+        if let Some(key) = &head.key {
+            self.leave_lane(key, sequence, head.state == State::Held)?;
+        }
         Ok(CancelOutcome::Removed)
     }
 
@@ -123,11 +129,21 @@ impl Work<'_> {
             return Ok(RedriveOutcome::NotDead(head.status()));
         }
         let place = self.place(self.now(), head.priority, sequence);
-        self.connection().prepare_cached(REDRIVE)?.execute(params![sequence as i64, place.rank])?;
+        let held = match &head.key {
+            Some(key) => self.store.first_of(key)?.is_some(),
+            None => false,
+        };
+        let state = if held { State::Held } else { State::Ready };
+        let mut redrive = self.connection().prepare_cached(REDRIVE)?;
+        redrive.execute(params![sequence as i64, place.rank, state.code()])?;
         self.changes.tally.remove(head.status());
         self.changes.tally.add(TaskStatus::NotStarted);
-        let definition = head.definition;
-        self.changes.arrivals.push(Arrival { place, definition, suspect: false });
+        if let Some(key) = &head.key {
+            self.enter_lane(key, sequence)?;
+        }
+        if !held {
+            self.changes.arrivals.push(Arrival { place, kind: head.kind, suspect: false });
+        }
         if let Some(parent) = head.parent {
             self.reopen(parent)?;
         }
@@ -160,19 +176,20 @@ impl SqliteStore {
         select
             .query_row([sequence as i64], |row| {
                 let reasons = row::reasons(row::text(row, 3)?);
-                let details = row::text(row, 8)?;
-                let details = Details::read(details).unwrap_or_default();
-                let parent = row.get::<_, Option<i64>>(7)?.map(|parent| self.id(parent));
+                let details = Details::read(row::text(row, 7)?).unwrap_or_default();
+                let kind = KindId(row.get(0)?);
                 Ok(Head {
-                    definition: self.names.definition(row.get(0)?),
+                    kind,
+                    definition: self.kinds.definition(kind),
                     state: row::state(row.get(1)?),
                     delivery: row::delivery(row.get(2)?, reasons.first().copied()),
                     priority: row::priority(row, 4)?,
                     place: Place { rank: row.get(5)?, sequence },
-                    volatile: row.get(6)?,
-                    parent: details.parent(parent),
+                    memory: Targets::read(row::count(row, 6)?).memory,
+                    key: details.key(),
+                    parent: details.parent(self.shard),
                     callbacks: details.callbacks(),
-                    claim_no: row::count(row, 9)?,
+                    claim_no: row::count(row, 8)?,
                     reasons,
                 })
             })

@@ -4,8 +4,11 @@ use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::row::{self, Details};
-use super::sqlite::{Arrival, SqliteStore};
+use super::changes::Arrival;
+use super::kinds::KindId;
+use super::row::{self, Details, Targets};
+use super::sqlite::SqliteStore;
+use super::windows::Next;
 use super::work::{Work, prepared};
 use super::{Claim, ClaimInput};
 use crate::clock::Timestamp;
@@ -19,20 +22,20 @@ const PROMOTE: usize = 1_024;
 /// What an attempt starts from. Served by the primary key. Read before it is claimed: `returning`
 /// would build a temporary table for each row.
 pub(super) const LOOK: &str = "
-    select claim_no, failures, crashes, priority, codec, volatile, submitted_at, parent, details,
-           checksum, name, payload
+    select claim_no, failures, crashes, priority, targets, submitted_at, details, checksum, kind,
+           payload
       from task
      where id = ?1 and state = 1";
 
 /// Makes a row this process's own. Served by the primary key.
 pub(super) const CLAIM: &str = "
     update task
-       set state = 2, live = 1, claim_no = ?3, started_at = ?2
+       set state = 2, claim_no = ?3, started_at = ?2
      where id = ?1 and state = 1";
 
 /// Rows whose time has come, earliest first. Served by task_due.
 pub(super) const DUE: &str = "
-    select id, rank, name, crashes
+    select id, rank, kind, crashes
       from task
      where state = 0 and due_or_ended_at <= ?1
      order by due_or_ended_at, id
@@ -49,9 +52,18 @@ pub(super) enum Pick {
     Stored(Place),
 }
 
+/// Something that became ready in this transaction.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    pub(super) place: Place,
+    pub(super) kind: KindId,
+    pub(super) what: Pick,
+}
+
 /// A pick, and whether it goes to a place behind a slot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Picked {
+    pub(super) kind: KindId,
     pub(super) what: Pick,
     pub(super) prefetched: bool,
 }
@@ -72,8 +84,11 @@ impl Work<'_> {
             let sequence: i64 = row.get(0)?;
             ids.push(sequence);
             let crashes = row::count(row, 3)?;
-            let arrival = self.store.arrival(sequence, row.get(1)?, row.get(2)?, crashes);
-            self.changes.arrivals.push(arrival);
+            self.changes.arrivals.push(Arrival {
+                place: Place { rank: row.get(1)?, sequence: sequence as u64 },
+                kind: KindId(row.get(2)?),
+                suspect: self.store.is_suspect(crashes),
+            });
         }
         for id in ids {
             promote.execute([id])?;
@@ -81,88 +96,123 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Chooses what to claim: the head of the one order, from the window, the rows that became
+    /// Chooses what to claim: the head of the one order, from the windows, the rows that became
     /// ready in this transaction, and the submissions.
     ///
-    /// It stops where it isn't sure of the order: beyond the watermark something on disk may stand
-    /// before.
-    pub(super) fn pick(&self, fresh: Vec<(Place, Pick, usize)>) -> Vec<Picked> {
-        let budget = &self.batch.claim;
-        if budget.suspect {
+    /// It stops where it isn't sure of the order: beyond a watermark something on disk may stand
+    /// before. What the budget of its queue leaves out is passed over, with what isn't known of it.
+    pub(super) fn pick(&self, fresh: Vec<Candidate>) -> Vec<Picked> {
+        let claim = &self.batch.claim;
+        if claim.suspect {
             return self.pick_suspect();
         }
-        let (mut slots, mut prefetch) = (budget.slots, budget.prefetch);
-        let mut others = fresh;
-        others.extend(self.changes.arrivals.iter().filter(|arrival| !arrival.suspect).filter_map(
-            |arrival| {
-                let definition = arrival.definition?;
-                Some((arrival.place, Pick::Stored(arrival.place), definition))
-            },
-        ));
-        others.sort_unstable_by_key(|(place, ..)| *place);
-        let departed: HashSet<Place> = self.changes.departures.iter().copied().collect();
-        let mut others = others.into_iter().peekable();
-        let window = self.store.window.iter();
-        let mut window = window.filter(|(place, _)| !departed.contains(place)).peekable();
         let mut picks = Vec::new();
+        let (mut slots, mut prefetch) = (claim.slots, claim.prefetch);
+        if slots + prefetch == 0 {
+            return picks;
+        }
+        let mut queues = claim.queues.clone();
+        let mut others = self.candidates(fresh).into_iter().peekable();
+        let departed: HashSet<Place> = self.changes.departures.iter().map(|(_, at)| *at).collect();
+        let mut windows = self.store.windows.merged(|kind| self.store.has_budget(kind, &queues));
         // nothing is to wait behind what may take long
         let mut all_quick = true;
         while slots + prefetch > 0 {
-            let from_window = match (window.peek(), others.peek()) {
+            let stored = windows.peek();
+            let first = match (stored, others.peek()) {
                 (None, None) => break,
-                (Some(_), None) => true,
-                (None, Some((place, ..))) if !self.store.window.covers(*place) => break,
-                (None, Some(_)) => false,
-                (Some((mine, _)), Some((theirs, ..))) => mine < theirs,
+                (Some((place, _)), Some(other)) => place < Some(other.place),
+                (stored, _) => stored.is_some(),
             };
-            let next = if from_window {
-                window.peek().map(|(place, definition)| (Pick::Stored(*place), *definition))
-            } else {
-                others.peek().map(|(_, what, definition)| (*what, *definition))
+            let next = match (first, stored) {
+                (true, Some((_, Next::Row(_, place)))) if departed.contains(&place) => None,
+                (true, Some((_, Next::Row(kind, place)))) => {
+                    Some(Candidate { place, kind, what: Pick::Stored(place) })
+                }
+                (true, Some((_, Next::Unknown(kind)))) => {
+                    if self.store.has_budget(kind, &queues) {
+                        break;
+                    }
+                    None
+                }
+                _ => others.peek().copied(),
             };
-            let Some((what, definition)) = next else { break };
-            let prefetched = slots == 0;
-            all_quick &= budget.quick.get(definition).copied().unwrap_or(false);
-            if !prefetched {
-                slots -= 1;
-            } else if all_quick {
-                prefetch -= 1;
-            } else {
-                break;
+            let kind = next.and_then(|next| self.kind(next.kind));
+            let quick = |definition: usize| claim.quick.get(definition).copied().unwrap_or(false);
+            if let (Some(Candidate { kind: id, what, .. }), Some(kind)) = (next, kind)
+                && queues.left(kind.queue) > 0
+                && let Some(definition) = kind.definition
+            {
+                let prefetched = slots == 0;
+                all_quick &= quick(definition);
+                if !prefetched {
+                    slots -= 1;
+                } else if all_quick {
+                    prefetch -= 1;
+                } else {
+                    break;
+                }
+                queues.take(kind.queue);
+                picks.push(Picked { kind: id, what, prefetched });
             }
-            if from_window {
-                window.next();
+            if first {
+                windows.pass();
             } else {
                 others.next();
             }
-            picks.push(Picked { what, prefetched });
         }
         picks
     }
 
+    /// What became ready in this transaction and may run in this process, in order.
+    fn candidates(&self, mut fresh: Vec<Candidate>) -> Vec<Candidate> {
+        let arrivals = self.changes.arrivals.iter().filter(|arrival| !arrival.suspect);
+        fresh.extend(arrivals.map(|&Arrival { place, kind, .. }| Candidate {
+            place,
+            kind,
+            what: Pick::Stored(place),
+        }));
+        fresh.sort_unstable_by_key(|candidate| candidate.place);
+        fresh
+    }
+
     /// The first suspect, alone.
     fn pick_suspect(&self) -> Vec<Picked> {
-        let arrived = self.changes.arrivals.iter();
-        let arrived = arrived.filter(|arrival| arrival.suspect && arrival.definition.is_some());
-        let known = self.store.suspects.keys().copied();
+        let may_run = |kind: &KindId| {
+            let kind = self.kind(*kind).filter(|kind| kind.definition.is_some());
+            kind.is_some_and(|kind| self.batch.claim.queues.left(kind.queue) > 0)
+        };
+        let departed = |place: &Place| self.changes.departures.iter().any(|(_, at)| at == place);
+        let arrived = self.changes.arrivals.iter().filter(|arrival| arrival.suspect);
+        let known = self.store.suspects.iter().map(|(place, kind)| (*place, *kind));
         let first = known
-            .filter(|place| !self.changes.departures.contains(place))
-            .chain(arrived.map(|arrival| arrival.place))
+            .filter(|(place, _)| !departed(place))
+            .chain(arrived.map(|arrival| (arrival.place, arrival.kind)))
+            .filter(|(_, kind)| may_run(kind))
             .min();
-        first
-            .map(|place| Picked { what: Pick::Stored(place), prefetched: false })
-            .into_iter()
-            .collect()
+        let picked = first.map(|(place, kind)| Picked {
+            kind,
+            what: Pick::Stored(place),
+            prefetched: false,
+        });
+        picked.into_iter().collect()
     }
 
     /// Claims a row that is on disk.
-    pub(super) fn claim_stored(&mut self, place: Place, prefetched: bool) -> rusqlite::Result<()> {
+    pub(super) fn claim_stored(
+        &mut self,
+        kind: KindId,
+        place: Place,
+        prefetched: bool,
+    ) -> rusqlite::Result<()> {
         let now = self.now();
-        let (connection, store) = (self.connection(), self.store);
-        let read = prepared(&mut self.statements.look, connection, LOOK)?
-            .query_row([place.sequence as i64], |row| read_claim(store, place.sequence, row))
+        let connection = self.connection();
+        let mut look = self.statements.look.take();
+        let read = prepared(&mut look, connection, LOOK)?
+            .query_row([place.sequence as i64], |row| self.read_claim(place.sequence, row))
             .optional()?;
-        self.changes.departures.push(place);
+        self.statements.look = look;
+        self.changes.departures.push((kind, place));
         let Some(mut read) = read else { return Ok(()) };
         prepared(&mut self.statements.claim, connection, CLAIM)?.execute(params![
             place.sequence as i64,
@@ -175,59 +225,58 @@ impl Work<'_> {
         }
         self.changes.tally.remove(TaskStatus::NotStarted);
         self.changes.tally.add(TaskStatus::Running);
+        self.changes.handled.taken.push(place.sequence);
         self.result.claims.push(read);
         Ok(())
     }
-}
 
-/// Reads a row that is about to be claimed, as the claim.
-fn read_claim(
-    store: &SqliteStore,
-    sequence: u64,
-    row: &rusqlite::Row<'_>,
-) -> rusqlite::Result<Claim> {
-    let definition = store.names.definition(row.get(10)?);
-    let definition = definition.expect("only rows of registered definitions are picked");
-    let text = row::text(row, 8)?;
-    let payload = row.get_ref(11)?.as_blob_or_null()?;
-    let known = row::codec(row.get(4)?).zip(Details::read(text));
-    let counters = row::counters(row, 0)?;
-    let Counters { claim_no, failures, crashes } = counters;
-    let intact = known.is_some() && claim_no.max(failures).max(crashes) < u32::MAX;
-    let (codec, details) = known.unwrap_or_default();
-    let sum = row::checksum(store.names.of(definition).1, codec, sequence, payload, text);
-    let parent = row.get::<_, Option<i64>>(7)?.map(|parent| store.id(parent));
-    let input = if !intact || i64::from(sum) != row.get::<_, i64>(9)? {
-        ClaimInput::Corrupt
-    } else if parent.is_some() {
-        ClaimInput::Parent(None)
-    } else if let Some(bytes) = payload {
-        ClaimInput::Encoded(Encoded { codec, bytes: bytes.into() })
-    } else {
-        ClaimInput::Cached
-    };
-    Ok(Claim {
-        id: store.id(sequence as i64),
-        definition,
-        counters: Counters { claim_no: counters.claim_no.saturating_add(1), ..counters },
-        priority: row::priority(row, 3)?,
-        submitted_at: Timestamp::from_micros(row.get(6)?),
-        input,
-        overrides: details.overrides(),
-        callbacks: details.callbacks(),
-        volatile: row.get(5)?,
-        parent: details.parent(parent),
-        prefetched: false,
-    })
+    /// Reads a row that is about to be claimed, as the claim.
+    fn read_claim(&self, sequence: u64, row: &rusqlite::Row<'_>) -> rusqlite::Result<Claim> {
+        let (store, id) = (self.store, KindId(row.get(8)?));
+        let kind = self.kind(id);
+        let (Some(kind), Some(definition)) = (kind, kind.and_then(|kind| kind.definition)) else {
+            panic!("only rows of registered definitions are picked");
+        };
+        let text = row::text(row, 6)?;
+        let payload = row.get_ref(9)?.as_blob_or_null()?;
+        let known = kind.codec.zip(Details::read(text));
+        let counters = row::counters(row, 0)?;
+        let Counters { claim_no, failures, crashes } = counters;
+        let intact = known.is_some() && claim_no.max(failures).max(crashes) < u32::MAX;
+        let (codec, details) = known.unwrap_or_default();
+        let sum = row::checksum(&kind.hasher, codec, sequence, payload, text);
+        let parent = details.parent(store.shard);
+        let input = if !intact || i64::from(sum) != row.get::<_, i64>(7)? {
+            ClaimInput::Corrupt
+        } else if parent.is_some() {
+            ClaimInput::Parent(None)
+        } else if let Some(bytes) = payload {
+            ClaimInput::Encoded(Encoded { codec, bytes: bytes.into() })
+        } else {
+            ClaimInput::Cached
+        };
+        Ok(Claim {
+            id: store.id(sequence as i64),
+            definition,
+            kind: id,
+            queue: kind.queue,
+            key: details.key(),
+            counters: Counters { claim_no: counters.claim_no.saturating_add(1), ..counters },
+            priority: row::priority(row, 3)?,
+            submitted_at: Timestamp::from_micros(row.get(5)?),
+            input,
+            overrides: details.overrides(),
+            callbacks: details.callbacks(),
+            volatile: Targets::read(row::count(row, 4)?).memory,
+            parent,
+            prefetched: false,
+        })
+    }
 }
 
 impl SqliteStore {
-    /// A row that is ready, as the window wants it.
-    pub(super) fn arrival(&self, sequence: i64, rank: i64, name: i64, crashes: u32) -> Arrival {
-        Arrival {
-            place: Place { rank, sequence: sequence as u64 },
-            definition: self.names.definition(name),
-            suspect: crashes >= lifecycle::suspect_at(self.options.max_crashes),
-        }
+    /// Whether a row with so many crashes runs alone.
+    pub(super) fn is_suspect(&self, crashes: u32) -> bool {
+        crashes >= lifecycle::suspect_at(self.options.max_crashes)
     }
 }

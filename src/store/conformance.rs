@@ -21,13 +21,14 @@ use std::time::Duration;
 
 use super::{
     Batch, BatchResult, CancelOutcome, Claim, ClaimBudget, DeliveryEnd, ListFilter, Lookup, Memory,
-    NewTask, Overrides, Parent, Recovered, RedriveOutcome, Settled, Settlement, ShardStore,
-    StoreOptions,
+    NewTask, Overrides, Parent, Recovered, RedriveOutcome, Runnable, Settled, Settlement,
+    ShardStore, StoreOptions,
 };
 use crate::clock::Timestamp;
 use crate::codec::Codec;
 use crate::lifecycle::{self, AttemptEvent, Next, Situation};
 use crate::order::Ageing;
+use crate::queues::{QueueIndex, Queues};
 use crate::record::{
     DeadReason, Delivery, FailureKind, Outcome, RetryPolicy, TaskFailure, TaskId, TaskRecord,
     TaskStatus,
@@ -81,6 +82,8 @@ fn options() -> StoreOptions {
     subscribers[AUDITED].push(Arc::from("log"));
     StoreOptions {
         names: names.into(),
+        queue_of: vec![QueueIndex::DEFAULT; NAMES.len()].into(),
+        queues: Queues::new(),
         subscribers: subscribers.into(),
         ageing: Ageing::new(Duration::from_secs(60)),
         max_crashes: MAX_CRASHES,
@@ -95,6 +98,8 @@ fn task(definition: usize) -> NewTask {
     NewTask {
         id: None,
         definition,
+        queue: QueueIndex::DEFAULT,
+        key: None,
         codec: Codec::default(),
         payload: Some(Arc::from(&b"payload"[..])),
         priority: 0,
@@ -145,6 +150,8 @@ fn settlement(claim: &Claim, event: AttemptEvent, now: Timestamp) -> Settlement 
         id: claim.id,
         claim_no: claim.counters.claim_no,
         definition: claim.definition,
+        kind: claim.kind,
+        key: claim.key.clone(),
         priority: claim.priority,
         transition: lifecycle::after_attempt(event, &situation),
         output,
@@ -182,6 +189,17 @@ impl<F: Factory> World<F> {
     fn with(mut factory: F, options: StoreOptions) -> Self {
         let (store, recovered) = factory.open(&options, FIRST_DAY);
         World { factory, store: Some(store), options, now: FIRST_DAY, recovered }
+    }
+
+    /// What could run now, over all queues, as far as the store knows.
+    fn runnable(&mut self) -> Runnable {
+        let mut sum = Runnable::default();
+        for one in self.store().runnable() {
+            sum.ready += one.ready;
+            sum.more |= one.more;
+            sum.suspects |= one.suspects;
+        }
+        sum
     }
 
     fn store(&mut self) -> &mut F::Store {

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::row;
+use super::row::{self, Targets};
 use super::sqlite::SqliteStore;
 use super::work::{Work, prepared};
 use crate::lifecycle::{self, State};
@@ -11,20 +11,19 @@ use crate::record::{DeadReason, Delivery, TaskStatus};
 /// The one delivery of a task ended well: the common case. Served by the primary key.
 pub(super) const CALLBACKED: &str = "
     update task
-       set delivery = 5, live = 0, delivery_left = 0
-     where id = ?1 and claim_no = ?2 and delivery = 6 and delivery_left = 1 and volatile = 1
-       and undelivered is null";
+       set delivery = 5, targets = 0
+     where id = ?1 and claim_no = ?2 and delivery = 6 and targets = 1 and undelivered is null";
 
 /// Served by the primary key.
 pub(super) const OPEN_DELIVERY: &str = "
-    select state, delivery, delivery_left, undelivered, claim_no, volatile
+    select state, delivery, targets, undelivered, claim_no
       from task
      where id = ?1 and delivery in (1, 6)";
 
 /// Served by the primary key.
 pub(super) const CLOSE_ONE: &str = "
     update task
-       set delivery = ?2, delivery_left = ?3, undelivered = ?4, volatile = ?5, live = (?3 > 0)
+       set delivery = ?2, targets = ?3, undelivered = ?4
      where id = ?1";
 
 /// Results that wait for credits, oldest task first. Served by task_pending.
@@ -48,6 +47,7 @@ impl Work<'_> {
                 if update.execute(params![sequence as i64, end.claim_no])? == 1 {
                     self.changes.tally.remove(TaskStatus::Callbacking);
                     self.changes.tally.add(TaskStatus::Callbacked);
+                    self.changes.handled.laid.push(sequence);
                     continue;
                 }
             }
@@ -67,15 +67,20 @@ impl Work<'_> {
         let Some(mut open) = self.store.open_delivery_of(sequence)? else { return Ok(()) };
         let in_memory = matches!(which, Closing::Memory { .. });
         let is_open = match which {
-            Closing::Memory { claim_no } => claim_no == open.claim_no && open.volatile,
+            Closing::Memory { claim_no } => claim_no == open.claim_no && open.targets.memory,
             Closing::Callback { claim_no } => claim_no.is_none_or(|no| no == open.claim_no),
         };
         if !is_open {
             return Ok(());
         }
         open.reasons.extend(dead);
-        let left = open.left - 1;
-        let after = match (left, open.reasons.first()) {
+        if in_memory {
+            open.targets.memory = false;
+            self.changes.handled.laid.push(sequence);
+        } else {
+            open.targets.callbacks = open.targets.callbacks.saturating_sub(1);
+        }
+        let after = match (open.targets.open(), open.reasons.first()) {
             (0, None) => Delivery::Callbacked,
             (0, Some(reason)) => Delivery::Dead(*reason),
             // only durable callbacks are left, and those never wait for credits
@@ -88,9 +93,8 @@ impl Work<'_> {
         self.connection().prepare_cached(CLOSE_ONE)?.execute(params![
             sequence as i64,
             lifecycle::delivery_code(&after),
-            left,
+            open.targets.code(),
             row::reasons_text(&open.reasons),
-            open.volatile && !in_memory,
         ])?;
         self.changes.tally.remove(lifecycle::status(open.state, &open.delivery));
         self.changes.tally.add(lifecycle::status(open.state, &after));
@@ -115,6 +119,7 @@ impl Work<'_> {
             send.execute([record.id.sequence() as i64])?;
             self.changes.tally.remove(record.status);
             self.changes.tally.add(TaskStatus::Callbacking);
+            self.changes.handled.taken.push(record.id.sequence());
             self.changes.undelivered -= 1;
             record.status = TaskStatus::Callbacking;
             record.delivery = Delivery::Callbacking;
@@ -138,12 +143,10 @@ pub(super) enum Closing {
 pub(super) struct OpenDelivery {
     pub(super) state: State,
     pub(super) delivery: Delivery,
-    pub(super) left: u32,
+    pub(super) targets: Targets,
     /// Why targets will never have the result, one each.
     pub(super) reasons: Vec<DeadReason>,
     pub(super) claim_no: u32,
-    /// Whether one of the open deliveries is that to targets in memory.
-    pub(super) volatile: bool,
 }
 
 impl SqliteStore {
@@ -154,10 +157,9 @@ impl SqliteStore {
                 Ok(OpenDelivery {
                     state: row::state(row.get(0)?),
                     delivery: row::delivery(row.get(1)?, None),
-                    left: row::count(row, 2)?,
+                    targets: Targets::read(row::count(row, 2)?),
                     reasons: row::reasons(row::text(row, 3)?),
                     claim_no: row::count(row, 4)?,
-                    volatile: row.get(5)?,
                 })
             })
             .optional()

@@ -9,7 +9,7 @@ use super::ballast;
 use super::fault::Fault;
 use super::files;
 use super::lock::{DirectoryLock, Locking};
-use super::manifest::{self, Manifest, ShardEntry, ShardState};
+use super::manifest::{self, Manifest, ShardEntry, ShardState, StoredQueue};
 use crate::error::{Error, StartError, StoreError, StoreErrorKind};
 use crate::record::ShardId;
 
@@ -148,6 +148,27 @@ impl Directory {
         marked.write(&self.inner.path)?;
         *manifest = marked;
         Ok(())
+    }
+
+    /// Stores what was set of a named queue. On a full disk the ballast is freed for it.
+    ///
+    /// # Errors
+    ///
+    /// The manifest can't be written; then it says what it said before.
+    pub(crate) fn store_queue(&self, name: &str, queue: StoredQueue) -> Result<(), StoreError> {
+        let mut manifest = self.manifest();
+        let mut changed = manifest.clone();
+        match queue == StoredQueue::default() {
+            true => drop(changed.queues.remove(name)),
+            false => drop(changed.queues.insert(name.to_owned(), queue)),
+        }
+        let written = match changed.write(&self.inner.path) {
+            Err(error) if error.kind() == StoreErrorKind::Full && self.free_ballast()? => {
+                changed.write(&self.inner.path)
+            }
+            written => written,
+        };
+        written.map(|()| *manifest = changed)
     }
 
     /// A copy of the manifest as it is now.

@@ -26,7 +26,7 @@ pub(super) const STRETCH: &str = "
 
 /// Served by the primary key.
 pub(super) const REMOVE: &str =
-    "delete from task where id = ?1 and live = 0 and state in (3, 4, 7, 8)";
+    "delete from task where id = ?1 and state in (3, 4, 7, 8) and delivery in (0, 5, 9)";
 
 /// How far the present pass has come.
 #[derive(Clone, Debug, Default)]
@@ -66,7 +66,7 @@ impl SqliteStore {
                     }
                 }
             }
-            work.write_tally()?;
+            work.write_counts()?;
             let (changes, _) = work.finish();
             begun.commit()?;
             self.adopt(changes);

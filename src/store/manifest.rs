@@ -5,7 +5,7 @@
 //! file is empty or complete, and nothing is lost by going on from there. A `ready` file must be
 //! there: one that is missing, or that carries another identity, stops the start.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -16,6 +16,7 @@ use super::fault::Fault;
 use super::files;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::record::ShardId;
+use crate::registry::is_valid_name;
 
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 
@@ -63,6 +64,19 @@ pub(crate) struct Manifest {
     #[serde(default)]
     pub(crate) backup: bool,
     pub(crate) shards: Vec<ShardEntry>,
+    /// What was set of named queues while the queue was in use.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) queues: BTreeMap<String, StoredQueue>,
+}
+
+/// What is stored of a named queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct StoredQueue {
+    pub(crate) paused: bool,
+    /// How many of its tasks may run at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) concurrency: Option<usize>,
 }
 
 /// Enough to tell a newer manifest from a damaged one.
@@ -84,7 +98,8 @@ pub(crate) fn is_shard_file(name: &str) -> bool {
 impl Manifest {
     /// A directory without shards.
     pub(crate) fn new() -> Result<Self, StoreError> {
-        Ok(Manifest { format: FORMAT, uuid: files::new_uuid()?, backup: false, shards: Vec::new() })
+        let (shards, queues) = Default::default();
+        Ok(Manifest { format: FORMAT, uuid: files::new_uuid()?, backup: false, shards, queues })
     }
 
     /// Adds an entry, as `creating`, for each shard below `count` that has none.
@@ -103,13 +118,14 @@ impl Manifest {
         Ok(self.shards.len() > before)
     }
 
-    /// The same shards, ready, under new identities.
+    /// The same shards, ready, under new identities; and the same queues.
     pub(crate) fn renewed(&self) -> Result<Self, StoreError> {
         let mut renewed = Manifest::new()?;
         renewed.extend_to(u16::try_from(self.shards.len()).unwrap_or(u16::MAX))?;
         for entry in &mut renewed.shards {
             entry.state = ShardState::Ready;
         }
+        renewed.queues = self.queues.clone();
         Ok(renewed)
     }
 
@@ -161,6 +177,9 @@ impl Manifest {
         }
         if self.shards.len() > usize::from(ShardId::MAX.0) + 1 {
             return Err(format!("it has {} shards", self.shards.len()));
+        }
+        if let Some(name) = self.queues.keys().find(|name| !is_valid_name(name)) {
+            return Err(format!("{name:?} is no name of a queue"));
         }
         let mut seen = HashSet::new();
         for (place, entry) in self.shards.iter().enumerate() {

@@ -6,6 +6,7 @@
 mod backup;
 mod ballast;
 mod cancel;
+mod changes;
 mod check;
 mod claim;
 mod configure;
@@ -13,6 +14,9 @@ mod delivery;
 mod directory;
 mod fault;
 mod files;
+mod in_hand;
+mod kinds;
+mod lane;
 mod lock;
 mod maintain;
 mod manifest;
@@ -25,6 +29,7 @@ mod settle;
 mod sqlite;
 mod submit;
 mod window;
+mod windows;
 mod work;
 
 use std::sync::Arc;
@@ -32,6 +37,8 @@ use std::time::Duration;
 
 pub(crate) use backup::{BackupTarget, restore};
 pub(crate) use directory::{Directory, DirectoryOptions, shard_file};
+pub(crate) use kinds::KindId;
+pub(crate) use manifest::StoredQueue;
 pub(crate) use open::{OpenKind, OpenOptions, open_shard};
 pub(crate) use sqlite::{SqliteStore, StoreOptions, open_store};
 pub(crate) use work::CALLBACKS_MAX;
@@ -40,6 +47,7 @@ use crate::clock::Timestamp;
 use crate::codec::Codec;
 use crate::error::StoreError;
 use crate::lifecycle::Transition;
+use crate::queues::{QueueBudget, QueueIndex};
 use crate::record::{Counters, DeadReason, Encoded, ShardId, TaskId, TaskRecord, TaskStatus};
 
 /// What a submission may override of its definition's options.
@@ -57,6 +65,9 @@ pub(crate) struct NewTask {
     pub(crate) id: Option<TaskId>,
     /// The index of its definition in the registry.
     pub(crate) definition: usize,
+    pub(crate) queue: QueueIndex,
+    /// Tasks of one key run one at a time, in order of submission.
+    pub(crate) key: Option<Arc<str>>,
     pub(crate) codec: Codec,
     /// The arguments; `None` if they are cached in memory only.
     pub(crate) payload: Option<Arc<[u8]>>,
@@ -85,6 +96,8 @@ pub(crate) struct Settlement {
     pub(crate) id: TaskId,
     pub(crate) claim_no: u32,
     pub(crate) definition: usize,
+    pub(crate) kind: KindId,
+    pub(crate) key: Option<Arc<str>>,
     pub(crate) priority: i16,
     pub(crate) transition: Transition,
     pub(crate) output: Option<Arc<[u8]>>,
@@ -116,6 +129,8 @@ pub(crate) struct ClaimBudget {
     pub(crate) prefetch: usize,
     /// Which definitions are quick, by index; a missing entry isn't.
     pub(crate) quick: Vec<bool>,
+    /// How many of each named queue.
+    pub(crate) queues: QueueBudget,
     /// Claim one suspect and nothing else.
     pub(crate) suspect: bool,
 }
@@ -199,6 +214,9 @@ pub(crate) enum ClaimInput {
 pub(crate) struct Claim {
     pub(crate) id: TaskId,
     pub(crate) definition: usize,
+    pub(crate) kind: KindId,
+    pub(crate) queue: QueueIndex,
+    pub(crate) key: Option<Arc<str>>,
     pub(crate) counters: Counters,
     pub(crate) priority: i16,
     pub(crate) submitted_at: Timestamp,
@@ -239,12 +257,6 @@ pub(crate) struct BatchResult {
 /// What a store says about itself between batches, without reading anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outlook {
-    /// How many rows may run now, as far as the store knows without looking.
-    pub(crate) ready: usize,
-    /// Whether there may be more of them on disk.
-    pub(crate) more: bool,
-    /// Whether a suspect may run now.
-    pub(crate) suspects: bool,
     /// When the next waiting row becomes ready.
     pub(crate) next_due: Option<Timestamp>,
     /// Whether results wait for delivery credits.
@@ -253,6 +265,18 @@ pub(crate) struct Outlook {
     pub(crate) next: u64,
     /// How many rows were written since the store was opened.
     pub(crate) row_writes: u64,
+}
+
+/// What of a named queue could run now, as far as a store knows without looking.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Runnable {
+    pub(crate) queue: QueueIndex,
+    /// How many rows are known to be ready.
+    pub(crate) ready: usize,
+    /// Whether there may be more of them on disk.
+    pub(crate) more: bool,
+    /// Whether a suspect is ready.
+    pub(crate) suspects: bool,
 }
 
 /// Why a batch as a whole failed.
@@ -338,6 +362,9 @@ pub(crate) trait ShardStore: Unpin + 'static {
     /// How many tasks have each status.
     fn counts(&mut self) -> impl Future<Output = Result<Vec<(TaskStatus, u64)>, StoreError>>;
 
+    /// The slots of ordering keys of which a task waits or runs, ascending.
+    fn slots_in_use(&mut self) -> impl Future<Output = Result<Vec<u16>, StoreError>>;
+
     /// Removes a bounded number of records whose time is over.
     fn maintain(&mut self, now: Timestamp) -> impl Future<Output = Result<Maintained, StoreError>>;
 
@@ -346,6 +373,10 @@ pub(crate) trait ShardStore: Unpin + 'static {
 
     /// What there is to do, without looking at the disk.
     fn outlook(&self) -> Outlook;
+
+    /// What could run now, by named queue, without looking at the disk. A queue of which nothing
+    /// could isn't in it.
+    fn runnable(&self) -> Vec<Runnable>;
 
     /// Ends cleanly.
     fn close(self) -> impl Future<Output = Result<(), StoreError>>;

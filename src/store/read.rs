@@ -1,11 +1,11 @@
 //! Reading without changing anything.
 
-use std::sync::Arc;
+use rusqlite::{OptionalExtension, params};
 
-use rusqlite::{Connection, OptionalExtension, params};
-
+use super::changes::Arrival;
+use super::kinds::KindId;
 use super::row;
-use super::sqlite::{Arrival, SqliteStore};
+use super::sqlite::SqliteStore;
 use super::{ListFilter, ListPage, Lookup};
 use crate::clock::Timestamp;
 use crate::lifecycle;
@@ -25,13 +25,13 @@ pub(super) const EXISTS: &str = "select 1 from task where id = ?1";
 pub(super) const LIST: &str =
     concat!("select ", row::record_columns!(), " from task where id > ?1 order by id limit ?2");
 
-/// Ready rows after a place, in order. Served by task_ready; equal ranks stand in order of id.
+/// Ready rows of a kind after a place, in order. Served by task_ready; equal ranks stand in order of id.
 pub(super) const READY_AFTER: &str = "
-    select id, rank, name, crashes
+    select id, rank, crashes
       from task
-     where state = 1 and rank >= ?1 and (rank > ?1 or id > ?2)
+     where state = 1 and kind = ?1 and rank >= ?2 and (rank > ?2 or id > ?3)
      order by rank, id
-     limit ?3";
+     limit ?4";
 
 /// Served by task_due.
 pub(super) const NEXT_DUE: &str =
@@ -39,49 +39,7 @@ pub(super) const NEXT_DUE: &str =
 
 const TALLY: &str = "select status, tasks from tally";
 
-const NAMES: &str = "select id, name from name";
-
-const INSERT_NAME: &str = "insert into name (name) values (?1)";
-
-/// Stores a definition's name and returns its number.
-pub(super) fn insert_name(connection: &Connection, name: &Arc<str>) -> rusqlite::Result<i64> {
-    connection.prepare_cached(INSERT_NAME)?.execute([name.as_ref()])?;
-    Ok(connection.last_insert_rowid())
-}
-
 impl SqliteStore {
-    /// Reads the stored names and adds those of definitions that are new here.
-    pub(super) fn load_names(&mut self) -> rusqlite::Result<()> {
-        let registered = self.options.names.clone();
-        let index_of = |name: &str| registered.iter().position(|known| known.as_ref() == name);
-        let mut stored = Vec::new();
-        let mut select = self.connection.prepare(NAMES)?;
-        let mut rows = select.query([])?;
-        while let Some(row) = rows.next()? {
-            stored.push((row.get::<_, i64>(0)?, Arc::<str>::from(row.get::<_, String>(1)?)));
-        }
-        drop(rows);
-        drop(select);
-        for (id, name) in &stored {
-            self.names.add(*id, name, index_of(name));
-        }
-        let fresh = registered.iter().enumerate().filter(|(_, name)| self.names.id(name).is_none());
-        let fresh: Vec<_> = fresh.collect();
-        if !fresh.is_empty() {
-            let transaction = self.connection.unchecked_transaction()?;
-            let mut ids = Vec::with_capacity(fresh.len());
-            for (index, name) in &fresh {
-                ids.push((insert_name(&transaction, name)?, (*name).clone(), *index));
-            }
-            transaction.commit()?;
-            for (id, name, index) in ids {
-                self.names.add(id, &name, Some(index));
-            }
-        }
-        self.names.register(&registered);
-        Ok(())
-    }
-
     pub(super) fn read_next_due(&mut self) -> rusqlite::Result<()> {
         let mut select = self.connection.prepare_cached(NEXT_DUE)?;
         let due: Option<i64> = select.query_row([], |row| row.get(0)).optional()?;
@@ -91,14 +49,17 @@ impl SqliteStore {
 
     pub(super) fn ready_after(
         &self,
+        kind: KindId,
         after: Option<Place>,
         limit: usize,
     ) -> rusqlite::Result<Vec<Arrival>> {
         let (rank, sequence) =
             after.map_or((i64::MIN, -1), |place| (place.rank, place.sequence as i64));
         let mut select = self.connection.prepare_cached(READY_AFTER)?;
-        let rows = select.query_map(params![rank, sequence, limit], |row| {
-            Ok(self.arrival(row.get(0)?, row.get(1)?, row.get(2)?, row::count(row, 3)?))
+        let rows = select.query_map(params![kind.0, rank, sequence, limit], |row| {
+            let sequence = row.get::<_, i64>(0)? as u64;
+            let place = Place { rank: row.get(1)?, sequence };
+            Ok(Arrival { place, kind, suspect: self.is_suspect(row::count(row, 2)?) })
         })?;
         rows.collect()
     }
@@ -142,10 +103,10 @@ impl SqliteStore {
     }
 
     fn matches(&self, filter: &ListFilter, row: &rusqlite::Row<'_>) -> rusqlite::Result<bool> {
-        let name = self.names.name(row.get(1)?);
+        let kind = self.kinds.get(KindId(row.get(1)?));
         let status = lifecycle::status(row::state(row.get(2)?), &row::delivery(row.get(3)?, None));
         Ok(filter.status.is_none_or(|wanted| wanted == status)
-            && filter.name.as_ref().is_none_or(|wanted| Some(wanted) == name))
+            && filter.name.as_ref().is_none_or(|wanted| kind.is_some_and(|of| of.name == *wanted)))
     }
 
     pub(super) fn read_tally(&self) -> rusqlite::Result<Vec<(TaskStatus, u64)>> {

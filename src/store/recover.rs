@@ -1,11 +1,13 @@
 //! What an open does with what was under way.
 
-use rusqlite::{Transaction, TransactionBehavior};
+use rusqlite::{OptionalExtension, Transaction, TransactionBehavior};
 
+use super::changes::Changes;
 use super::delivery::Closing;
 use super::fault::store_error;
-use super::row::{self, Details};
-use super::sqlite::{Changes, SqliteStore};
+use super::kinds::KindId;
+use super::row::{self, Details, Targets};
+use super::sqlite::SqliteStore;
 use super::work::Work;
 use super::{Batch, ClaimBudget, Memory, Recovered, Settlement};
 use crate::clock::Timestamp;
@@ -16,17 +18,18 @@ use crate::record::{DeadReason, Delivery, RetryPolicy, TaskStatus};
 /// How many rows one step of a recovery looks at.
 const STEP: usize = 1_000;
 
-/// How many ready rows are looked at for names that aren't registered.
+/// Up to how many ready rows of each kind are counted whose names aren't registered.
 const NAME_SAMPLE: usize = 10_000;
 
-/// What a process had in hand, in order of ids. Served by task_live.
+/// A row that a process had in hand. Served by the primary key.
 pub(super) const LIVE: &str = "
-    select id, name, state, delivery, volatile, priority, claim_no, failures, crashes, parent,
-           details, started_at, delivery_left
+    select kind, state, delivery, targets, priority, claim_no, failures, crashes, details,
+           started_at
       from task
-     where live = 1 and id > ?1
-     order by id
-     limit ?2";
+     where id = ?1 and (state = 2 or delivery = 6)";
+
+/// Results that waited for their turn, in order of ids. Served by task_pending.
+pub(super) const PENDING: &str = "select id, claim_no from task where delivery = 1 limit ?1";
 
 /// Served by task_pending.
 pub(super) const UNDELIVERED: &str = "select count(*) from task where delivery = 1";
@@ -36,8 +39,8 @@ pub(super) const BACK_TO_PENDING: &str =
     "update task set delivery = 1 where id = ?1 and delivery = 6";
 
 /// Served by task_ready.
-pub(super) const SAMPLE: &str = "
-    select name from task where state = 1 order by rank limit ?1";
+pub(super) const READY: &str = "
+    select count(*) from (select 1 from task where state = 1 and kind = ?1 limit ?2)";
 
 /// A row that a process had in hand.
 struct Live {
@@ -45,9 +48,8 @@ struct Live {
     definition: Option<usize>,
     state: State,
     delivery: Delivery,
-    /// How many of its deliveries are open.
-    left: u32,
-    volatile: bool,
+    /// Whether a target in memory waits for its end, or is being sent it.
+    memory: bool,
 }
 
 impl SqliteStore {
@@ -61,16 +63,19 @@ impl SqliteStore {
                 let over = work.crashed(live)?;
                 recovered.failed += u64::from(over);
                 recovered.restarted += u64::from(!over);
-            } else if live.volatile {
+            } else if live.memory {
                 let claim_no = live.settlement.claim_no;
                 let gone = Some(DeadReason::SubscriberGone);
                 work.close_one(id.sequence(), Closing::Memory { claim_no }, gone)?;
                 recovered.subscribers_gone += 1;
             }
-            let callbacks = live.left > u32::from(live.volatile);
-            recovered.callbacks += u64::from(callbacks);
             Ok(())
         })?;
+        recovered.subscribers_gone += self.end_pending(now).map_err(store_error)?;
+        // what is under way now is under way to durable callbacks
+        let counts = self.read_tally().map_err(store_error)?;
+        let open = counts.iter().find(|(status, _)| *status == TaskStatus::Callbacking);
+        recovered.callbacks = open.map_or(0, |(_, tasks)| *tasks);
         recovered.unregistered = self.count_unregistered().map_err(store_error)?;
         self.count_undelivered().map_err(store_error)?;
         Ok(recovered)
@@ -90,12 +95,13 @@ impl SqliteStore {
                     work.released(live)?;
                     recovered.restarted += 1;
                 }
-            } else if live.volatile
+            } else if live.memory
                 && live.delivery == Delivery::Callbacking
                 && !memory.delivery_lives(id)
             {
                 let sequence = id.sequence() as i64;
                 work.connection().prepare_cached(BACK_TO_PENDING)?.execute([sequence])?;
+                work.changes.handled.laid.push(id.sequence());
                 work.changes.tally.remove(TaskStatus::Callbacking);
                 work.changes.tally.add(lifecycle::status(live.state, &Delivery::Pending));
             }
@@ -111,71 +117,100 @@ impl SqliteStore {
         now: Timestamp,
         mut decide: impl FnMut(&mut Work<'_>, &Live) -> rusqlite::Result<()>,
     ) -> Result<(), StoreError> {
-        let mut after = 0;
-        loop {
-            let step = self.live_after(after).map_err(store_error)?;
-            let Some(last) = step.last() else { return Ok(()) };
-            after = last.settlement.id.sequence();
+        for step in self.in_hand.sorted().chunks(STEP) {
+            let step = self.live(step).map_err(store_error)?;
             let ends = step.iter().map(|live| live.settlement.callbacks.as_ref());
             let numbers = self.numbers_for_ends(ends);
             self.reserve_numbers(numbers)?;
             let batch = Batch { now, claim: ClaimBudget::default(), ..Batch::default() };
-            let changes = self.decide_all(&step, &batch, &mut decide).map_err(store_error)?;
+            let changes = self
+                .in_transaction(&batch, |work| step.iter().try_for_each(|row| decide(work, row)))
+                .map_err(store_error)?;
+            self.adopt(changes);
+        }
+        Ok(())
+    }
+
+    /// Ends deliveries that waited for their turn: those who waited for them are gone.
+    fn end_pending(&mut self, now: Timestamp) -> rusqlite::Result<u64> {
+        let batch = Batch { now, ..Batch::default() };
+        let mut ended = 0;
+        loop {
+            let mut select = self.connection.prepare_cached(PENDING)?;
+            let rows = select.query_map([STEP], |row| Ok((row.get(0)?, row::count(row, 1)?)))?;
+            let rows: Vec<(i64, u32)> = rows.collect::<rusqlite::Result<_>>()?;
+            drop(select);
+            if rows.is_empty() {
+                return Ok(ended);
+            }
+            ended += rows.len() as u64;
+            let changes = self.in_transaction(&batch, |work| {
+                rows.iter().try_for_each(|(id, claim_no)| {
+                    let closing = Closing::Memory { claim_no: *claim_no };
+                    work.close_one(*id as u64, closing, Some(DeadReason::SubscriberGone))
+                })
+            })?;
             self.adopt(changes);
         }
     }
 
-    fn decide_all(
+    fn in_transaction(
         &self,
-        step: &[Live],
         batch: &Batch,
-        decide: &mut impl FnMut(&mut Work<'_>, &Live) -> rusqlite::Result<()>,
+        decide: impl FnOnce(&mut Work<'_>) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<Changes> {
         let begun = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         let mut work = Work::new(self, batch);
-        for live in step {
-            decide(&mut work, live)?;
-        }
-        work.write_tally()?;
+        decide(&mut work)?;
+        work.write_counts()?;
         let (changes, _) = work.finish();
         begun.commit()?;
         Ok(changes)
     }
 
-    fn live_after(&self, after: u64) -> rusqlite::Result<Vec<Live>> {
+    /// Those of the rows that are in hand still.
+    fn live(&self, sequences: &[u64]) -> rusqlite::Result<Vec<Live>> {
         let mut select = self.connection.prepare_cached(LIVE)?;
-        let rows = select.query_map((after as i64, STEP), |row| {
-            let definition = self.names.definition(row.get(1)?);
-            let started_at = row.get::<_, Option<i64>>(11)?.unwrap_or_default();
-            let counters = row::counters(row, 6)?;
-            let details = Details::read(row::text(row, 10)?).unwrap_or_default();
-            Ok(Live {
-                settlement: Settlement {
-                    id: self.id(row.get(0)?),
-                    claim_no: counters.claim_no,
-                    definition: definition.unwrap_or_default(),
-                    priority: row::priority(row, 5)?,
-                    transition: Transition {
-                        next: Next::Again { at: Timestamp::default() },
-                        counters,
-                        failure: None,
-                    },
-                    output: None,
-                    started_at: Timestamp::from_micros(started_at),
-                    ended_at: Timestamp::default(),
-                    notify: row.get(4)?,
-                    callbacks: details.callbacks(),
-                    parent: details
-                        .parent(row.get::<_, Option<i64>>(9)?.map(|parent| self.id(parent))),
+        let mut found = Vec::with_capacity(sequences.len());
+        for sequence in sequences {
+            let row = select.query_row([*sequence as i64], |row| self.read_live(*sequence, row));
+            found.extend(row.optional()?);
+        }
+        Ok(found)
+    }
+
+    fn read_live(&self, sequence: u64, row: &rusqlite::Row<'_>) -> rusqlite::Result<Live> {
+        let kind = KindId(row.get(0)?);
+        let definition = self.kinds.definition(kind);
+        let memory = Targets::read(row::count(row, 3)?).memory;
+        let counters = row::counters(row, 5)?;
+        let details = Details::read(row::text(row, 8)?).unwrap_or_default();
+        let started_at = row.get::<_, Option<i64>>(9)?.unwrap_or_default();
+        Ok(Live {
+            settlement: Settlement {
+                id: self.id(sequence as i64),
+                claim_no: counters.claim_no,
+                definition: definition.unwrap_or_default(),
+                kind,
+                key: details.key(),
+                priority: row::priority(row, 4)?,
+                transition: Transition {
+                    next: Next::Again { at: Timestamp::default() },
+                    counters,
+                    failure: None,
                 },
-                definition,
-                state: row::state(row.get(2)?),
-                delivery: row::delivery(row.get(3)?, None),
-                left: row::count(row, 12)?,
-                volatile: row.get(4)?,
-            })
-        })?;
-        rows.collect()
+                output: None,
+                started_at: Timestamp::from_micros(started_at),
+                ended_at: Timestamp::default(),
+                notify: memory,
+                callbacks: details.callbacks(),
+                parent: details.parent(self.shard),
+            },
+            definition,
+            state: row::state(row.get(1)?),
+            delivery: row::delivery(row.get(2)?, None),
+            memory,
+        })
     }
 
     fn count_undelivered(&mut self) -> rusqlite::Result<()> {
@@ -183,16 +218,13 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// How many of the first ready rows have a name that this process doesn't know.
+    /// How many ready rows have a name that this process doesn't know, up to a bound for each kind.
     fn count_unregistered(&self) -> rusqlite::Result<u64> {
-        if self.names.unregistered().next().is_none() {
-            return Ok(0);
-        }
-        let mut select = self.connection.prepare(SAMPLE)?;
-        let names = select.query_map([NAME_SAMPLE], |row| row.get::<_, i64>(0))?;
+        let mut ready = self.connection.prepare(READY)?;
+        let strangers = self.kinds.iter().filter(|(_, kind)| kind.definition.is_none());
         let mut count = 0;
-        for name in names {
-            count += u64::from(self.names.definition(name?).is_none());
+        for (kind, _) in strangers {
+            count += ready.query_row((kind.0, NAME_SAMPLE), |row| row.get::<_, u64>(0))?;
         }
         Ok(count)
     }
@@ -233,7 +265,7 @@ impl Work<'_> {
         settlement.ended_at = self.now();
         self.settle_row(&settlement, live.definition)?;
         // a target in memory is gone with the process: its delivery opened and ends here
-        if over && live.volatile {
+        if over && live.memory {
             let sequence = settlement.id.sequence();
             let closing = Closing::Memory { claim_no: settlement.claim_no };
             self.close_one(sequence, closing, Some(DeadReason::SubscriberGone))?;

@@ -7,48 +7,54 @@ use rusqlite::Row;
 
 use serde::{Deserialize, Serialize};
 
+use super::kinds::KindId;
 use super::sqlite::SqliteStore;
 use super::{NewTask, Overrides, Parent};
 use crate::clock::Timestamp;
 use crate::codec::Codec;
 use crate::lifecycle::{self, State};
 use crate::record::{
-    Counters, DeadReason, Delivery, Encoded, FailureKind, TaskFailure, TaskId, TaskRecord,
+    Counters, DeadReason, Delivery, Encoded, FailureKind, SEQUENCE_MAX, ShardId, TaskFailure,
+    TaskId, TaskRecord,
 };
 
 /// The columns that [`record`] reads, in its order.
 macro_rules! record_columns {
     () => {
-        "id, name, state, delivery, undelivered, priority, claim_no, failures, crashes, codec, \
-         submitted_at, started_at, due_or_ended_at, parent, error, payload, output"
+        "id, kind, state, delivery, undelivered, priority, claim_no, failures, crashes, \
+         submitted_at, started_at, due_or_ended_at, details, error, payload, output"
     };
 }
 pub(super) use record_columns;
 
 /// Reads a whole record.
 pub(super) fn record(store: &SqliteStore, row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
-    let name: i64 = row.get(1)?;
+    let kind = store.kinds.get(KindId(row.get(1)?));
+    let unknown = || Arc::from("?");
     let state = state(row.get(2)?);
     let delivery = delivery(row.get(3)?, first_reason(row, 4)?);
-    let codec = self::codec(row.get(9)?).unwrap_or_default();
+    let codec = kind.and_then(|kind| kind.codec).unwrap_or_default();
     let encoded = |bytes: Vec<u8>| Encoded { codec, bytes: bytes.into() };
-    let due_or_ended_at = row.get::<_, Option<i64>>(12)?.map(Timestamp::from_micros);
+    let due_or_ended_at = row.get::<_, Option<i64>>(11)?.map(Timestamp::from_micros);
+    let details = Details::read(text(row, 12)?).unwrap_or_default();
     Ok(TaskRecord {
         id: store.id(row.get(0)?),
-        name: store.names.name(name).cloned().unwrap_or_else(|| Arc::from("?")),
+        name: kind.map_or_else(unknown, |kind| kind.name.clone()),
+        queue: kind.map_or_else(unknown, |kind| store.options.queues.get(kind.queue).name.clone()),
+        key: details.key(),
         status: lifecycle::status(state, &delivery),
         outcome: state.outcome(),
         delivery,
         priority: priority(row, 5)?,
         counters: counters(row, 6)?,
-        submitted_at: Timestamp::from_micros(row.get(10)?),
-        started_at: row.get::<_, Option<i64>>(11)?.map(Timestamp::from_micros),
+        submitted_at: Timestamp::from_micros(row.get(9)?),
+        started_at: row.get::<_, Option<i64>>(10)?.map(Timestamp::from_micros),
         ended_at: due_or_ended_at.filter(|_| state.outcome().is_some()),
-        due_at: due_or_ended_at.filter(|_| state == State::Waiting),
-        parent: row.get::<_, Option<i64>>(13)?.map(|sequence| store.id(sequence)),
-        error: failure(text(row, 14)?),
-        payload: row.get::<_, Option<Vec<u8>>>(15)?.map(encoded),
-        output: row.get::<_, Option<Vec<u8>>>(16)?.map(encoded),
+        due_at: due_or_ended_at.filter(|_| state.outcome().is_none()),
+        parent: details.parent(store.shard).map(|parent| parent.id),
+        error: failure(text(row, 13)?),
+        payload: row.get::<_, Option<Vec<u8>>>(14)?.map(encoded),
+        output: row.get::<_, Option<Vec<u8>>>(15)?.map(encoded),
     })
 }
 
@@ -131,6 +137,30 @@ pub(super) fn failure_text(failure: Option<&TaskFailure>) -> Option<String> {
     failure.and_then(|failure| serde_json::to_string(failure).ok())
 }
 
+/// For whom an end is: the column `targets`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Targets {
+    /// Whether a target in memory is among them.
+    pub(super) memory: bool,
+    /// How many durable callbacks are open.
+    pub(super) callbacks: usize,
+}
+
+impl Targets {
+    pub(super) fn read(code: u32) -> Self {
+        Targets { memory: code & 1 == 1, callbacks: (code >> 1) as usize }
+    }
+
+    pub(super) fn code(self) -> i64 {
+        i64::from(self.memory) + 2 * self.callbacks as i64
+    }
+
+    /// How many deliveries are open.
+    pub(super) fn open(self) -> usize {
+        usize::from(self.memory) + self.callbacks
+    }
+}
+
 /// What few tasks have: the column `details`.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -143,7 +173,12 @@ pub(super) struct Details {
     backoff_ms: Option<(u64, u64)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     callbacks: Vec<String>,
-    /// Of a callback: the claim of its parent whose end it reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    /// Of a callback: the task whose end it reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<u64>,
+    /// And which of its claims ended so.
     #[serde(skip_serializing_if = "Option::is_none")]
     parent_claim_no: Option<u32>,
 }
@@ -152,7 +187,7 @@ impl Details {
     /// The details of a submission, as they are stored.
     pub(super) fn of_task(task: &NewTask) -> Option<String> {
         let overrides = &task.overrides;
-        if task.callbacks.is_none() && *overrides == Overrides::default() {
+        if task.callbacks.is_none() && task.key.is_none() && *overrides == Overrides::default() {
             return None;
         }
         let millis = |duration: Duration| duration.as_millis() as u64;
@@ -162,14 +197,17 @@ impl Details {
             timeout_ms: overrides.timeout.map(millis),
             backoff_ms: overrides.backoff.map(|(min, max)| (millis(min), millis(max))),
             callbacks: names.map(|name| name.to_string()).collect(),
+            key: task.key.as_deref().map(str::to_owned),
+            parent: None,
             parent_claim_no: None,
         }
         .text()
     }
 
     /// The details of a callback, as they are stored.
-    pub(super) fn of_callback(parent_claim_no: u32) -> Option<String> {
-        Details { parent_claim_no: Some(parent_claim_no), ..Details::default() }.text()
+    pub(super) fn of_callback(parent: u64, claim_no: u32) -> Option<String> {
+        let (parent, parent_claim_no) = (Some(parent), Some(claim_no));
+        Details { parent, parent_claim_no, ..Details::default() }.text()
     }
 
     fn text(&self) -> Option<String> {
@@ -191,8 +229,13 @@ impl Details {
     }
 
     /// The parent of the row that has these details.
-    pub(super) fn parent(&self, id: Option<TaskId>) -> Option<Parent> {
-        Some(Parent { id: id?, claim_no: self.parent_claim_no })
+    pub(super) fn parent(&self, shard: ShardId) -> Option<Parent> {
+        let sequence = self.parent.filter(|sequence| *sequence <= SEQUENCE_MAX)?;
+        Some(Parent { id: TaskId::new(shard, sequence), claim_no: self.parent_claim_no })
+    }
+
+    pub(super) fn key(&self) -> Option<Arc<str>> {
+        self.key.as_deref().map(Arc::from)
     }
 
     pub(super) fn callbacks(&self) -> Option<Arc<[Arc<str>]>> {

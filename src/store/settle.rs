@@ -4,42 +4,33 @@ use std::sync::Arc;
 
 use rusqlite::params;
 
+use super::changes::Arrival;
 use super::delivery::Closing;
-use super::row::failure_text;
-use super::sqlite::Arrival;
+use super::row::{Targets, failure_text};
 use super::work::{Work, is_constraint, prepared};
 use super::{Parent, Settled, Settlement};
 use crate::clock::Timestamp;
 use crate::lifecycle::{Next, State};
-use crate::record::{DeadReason, Delivery, Outcome, TaskStatus};
+use crate::record::{DeadReason, Delivery, FailureKind, Outcome, TaskStatus};
 
-/// Records a success that somebody is to hear of, if the row is still ours. `live` stays as it is,
-/// so its index isn't touched. Served by the primary key.
+/// Records a success, if the row is still ours. Served by the primary key.
 pub(super) const FINISH: &str = "
     update task
-       set state = 3, delivery = ?3, delivery_left = ?4, volatile = ?5, started_at = ?6,
-           due_or_ended_at = ?7, output = ?8
-     where id = ?1 and state = 2 and claim_no = ?2";
-
-/// Records a success that nobody waits for, if the row is still ours. Served by the primary key.
-pub(super) const FINISH_UNHEARD: &str = "
-    update task
-       set state = 3, live = 0, delivery = ?3, delivery_left = ?4, volatile = ?5, started_at = ?6,
-           due_or_ended_at = ?7, output = ?8
+       set state = 3, delivery = ?3, targets = ?4, started_at = ?5, due_or_ended_at = ?6,
+           output = ?7
      where id = ?1 and state = 2 and claim_no = ?2";
 
 /// Records an end without success if the row is still ours. Served by the primary key.
 pub(super) const END: &str = "
     update task
-       set state = ?3, live = ?4, delivery = ?5, delivery_left = ?6, volatile = ?7,
-           started_at = ?8, due_or_ended_at = ?9, failures = ?10, crashes = ?11,
-           error = coalesce(?12, error)
+       set state = ?3, delivery = ?4, targets = ?5, started_at = ?6, due_or_ended_at = ?7,
+           failures = ?8, crashes = ?9, error = coalesce(?10, error)
      where id = ?1 and state = 2 and claim_no = ?2";
 
 /// Lets a row run again, now or later, if it is still ours. Served by the primary key.
 pub(super) const AGAIN: &str = "
     update task
-       set state = ?3, live = 0, due_or_ended_at = ?4, rank = ?5, failures = ?6, crashes = ?7,
+       set state = ?3, due_or_ended_at = ?4, rank = ?5, failures = ?6, crashes = ?7,
            error = coalesce(?8, error)
      where id = ?1 and state = 2 and claim_no = ?2";
 
@@ -47,7 +38,7 @@ pub(super) const AGAIN: &str = "
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opening {
     pub(super) delivery: u8,
-    pub(super) left: usize,
+    pub(super) targets: Targets,
     /// Whether the result goes to targets in memory at once.
     pub(super) deliver: bool,
 }
@@ -88,7 +79,7 @@ impl Work<'_> {
     ) -> rusqlite::Result<Settled> {
         match settlement.transition.next {
             Next::Ended(outcome) => self.settle_end(settlement, definition, outcome),
-            Next::Again { at } => self.settle_again(settlement, definition, at),
+            Next::Again { at } => self.settle_again(settlement, at),
         }
     }
 
@@ -108,22 +99,16 @@ impl Work<'_> {
             outcome,
         };
         let opening = self.open_delivery(&ended, settlement.notify);
-        let live = opening.left > 0;
         let started_at = settlement.started_at.as_micros();
         let ended_at = settlement.ended_at.as_micros();
         let id = ended.sequence as i64;
         let connection = self.connection();
         let changed = if outcome == Outcome::Finished {
-            let (slot, sql) = match live {
-                true => (&mut self.statements.finish, FINISH),
-                false => (&mut self.statements.finish_unheard, FINISH_UNHEARD),
-            };
-            prepared(slot, connection, sql)?.execute(params![
+            prepared(&mut self.statements.finish, connection, FINISH)?.execute(params![
                 id,
                 settlement.claim_no,
                 opening.delivery,
-                opening.left,
-                settlement.notify,
+                opening.targets.code(),
                 started_at,
                 ended_at,
                 settlement.output.as_deref(),
@@ -134,10 +119,8 @@ impl Work<'_> {
                 id,
                 settlement.claim_no,
                 State::Ended(outcome).code(),
-                live,
                 opening.delivery,
-                opening.left,
-                settlement.notify,
+                opening.targets.code(),
                 started_at,
                 ended_at,
                 transition.counters.failures,
@@ -149,14 +132,24 @@ impl Work<'_> {
             return Ok(Settled::Stale);
         }
         self.changes.tally.remove(TaskStatus::Running);
+        if !opening.deliver {
+            self.changes.handled.laid.push(ended.sequence);
+        }
         self.announce(&ended, opening)?;
+        let failure = settlement.transition.failure.as_ref();
+        match &settlement.key {
+            Some(key) => self.leave_lane(key, ended.sequence, false)?,
+            None if failure.is_some_and(|failure| failure.kind == FailureKind::Corrupt) => {
+                self.leave_any_lane(ended.sequence)?;
+            }
+            None => {}
+        }
         Ok(Settled::Recorded { deliver: opening.deliver })
     }
 
     fn settle_again(
         &mut self,
         settlement: &Settlement,
-        definition: Option<usize>,
         at: Timestamp,
     ) -> rusqlite::Result<Settled> {
         let transition = &settlement.transition;
@@ -180,27 +173,27 @@ impl Work<'_> {
         }
         self.changes.tally.remove(TaskStatus::Running);
         self.changes.tally.add(TaskStatus::NotStarted);
+        self.changes.handled.laid.push(sequence);
         if later {
             self.changes.wait_until(at);
         } else {
-            let suspect_at = crate::lifecycle::suspect_at(self.store.options.max_crashes);
-            let suspect = transition.counters.crashes >= suspect_at;
-            self.changes.arrivals.push(Arrival { place, definition, suspect });
+            let suspect = self.store.is_suspect(transition.counters.crashes);
+            self.changes.arrivals.push(Arrival { place, kind: settlement.kind, suspect });
         }
         Ok(Settled::Recorded { deliver: false })
     }
 
     /// Decides how an end is notified: how many deliveries it opens, and whether one goes out now.
     pub(super) fn open_delivery(&self, ended: &Ended<'_>, notify: bool) -> Opening {
-        let left = self.callbacks_of(ended).count() + usize::from(notify);
+        let targets = Targets { memory: notify, callbacks: self.callbacks_of(ended).count() };
         // credits that older results wait for aren't for this one
         let deliver = notify && self.credits as u64 > self.undelivered();
-        let delivery = match (left, notify, deliver) {
+        let delivery = match (targets.open(), notify, deliver) {
             (0, ..) => Delivery::None,
             (_, true, false) => Delivery::Pending,
             _ => Delivery::Callbacking,
         };
-        Opening { delivery: crate::lifecycle::delivery_code(&delivery), left, deliver }
+        Opening { delivery: crate::lifecycle::delivery_code(&delivery), targets, deliver }
     }
 
     /// The durable callbacks of an end: the submission's, then the named subscribers of its
@@ -224,7 +217,7 @@ impl Work<'_> {
         } else if delivery == Delivery::Pending {
             self.changes.undelivered += 1;
         }
-        if opening.left > 0 {
+        if opening.targets.callbacks > 0 {
             let names: Vec<Arc<str>> = self.callbacks_of(ended).cloned().collect();
             for name in &names {
                 self.insert_callback(name, ended.sequence, ended.claim_no, ended.priority)?;

@@ -1,6 +1,6 @@
 //! One shard's file as a [`ShardStore`]: what is kept in memory about it, and the transaction.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,16 +8,20 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::fault::store_error;
+use super::in_hand::InHand;
+use super::kinds::{KindId, Kinds};
 use super::maintain::Sweep;
 use super::open::{self, FileGuard, OpenKind, OpenedShard};
-use super::window::Window;
+use super::windows::Windows;
 use super::work::{CALLBACKS_MAX, Work};
 use super::{
-    Batch, BatchError, BatchResult, ListFilter, ListPage, Lookup, Maintained, Outlook, ShardStore,
+    Batch, BatchError, BatchResult, ListFilter, ListPage, Lookup, Maintained, Outlook, Runnable,
+    ShardStore,
 };
 use crate::clock::Timestamp;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::order::{Ageing, Place};
+use crate::queues::{QueueBudget, QueueIndex, Queues};
 use crate::record::{ShardId, TaskId, TaskStatus};
 
 /// How many sequence numbers one durable reservation makes available.
@@ -34,6 +38,10 @@ const REFILL: usize = 2_048;
 pub(crate) struct StoreOptions {
     /// Every registered definition, by index.
     pub(crate) names: Arc<[Arc<str>]>,
+    /// For each definition, the named queue of its tasks.
+    pub(crate) queue_of: Arc<[QueueIndex]>,
+    /// The queues that the process knows.
+    pub(crate) queues: Arc<Queues>,
     /// For each definition, the named subscribers of its results.
     pub(crate) subscribers: Arc<[Vec<Arc<str>>]>,
     pub(crate) ageing: Ageing,
@@ -44,101 +52,6 @@ pub(crate) struct StoreOptions {
     pub(crate) keep_results: Duration,
     pub(crate) keep_dead: Duration,
     pub(crate) sweep: Duration,
-}
-
-/// Definitions' names and the small numbers that rows carry.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Names {
-    ids: HashMap<Arc<str>, i64>,
-    by_id: HashMap<i64, (Arc<str>, Option<usize>)>,
-    registered: Vec<(i64, crc32fast::Hasher)>,
-}
-
-impl Names {
-    pub(crate) fn add(&mut self, id: i64, name: &Arc<str>, definition: Option<usize>) {
-        self.ids.insert(name.clone(), id);
-        self.by_id.insert(id, (name.clone(), definition));
-    }
-
-    /// Fixes the numbers of the registered definitions.
-    pub(crate) fn register(&mut self, names: &[Arc<str>]) {
-        self.registered =
-            names.iter().map(|name| (self.ids[name], super::row::name_hasher(name))).collect();
-    }
-
-    /// The number of a registered definition's name, and the start of its checksums.
-    pub(crate) fn of(&self, definition: usize) -> (i64, &crc32fast::Hasher) {
-        let (id, hasher) = &self.registered[definition];
-        (*id, hasher)
-    }
-
-    pub(crate) fn id(&self, name: &str) -> Option<i64> {
-        self.ids.get(name).copied()
-    }
-
-    pub(crate) fn name(&self, id: i64) -> Option<&Arc<str>> {
-        self.by_id.get(&id).map(|(name, _)| name)
-    }
-
-    pub(crate) fn definition(&self, id: i64) -> Option<usize> {
-        self.by_id.get(&id).and_then(|(_, definition)| *definition)
-    }
-
-    pub(crate) fn unregistered(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.by_id.values().filter(|(_, definition)| definition.is_none()).map(|(name, _)| name)
-    }
-}
-
-/// How the number of tasks of each status changes, by the status's number.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tally([i64; 9]);
-
-impl Tally {
-    pub(crate) fn add(&mut self, status: TaskStatus) {
-        self.0[usize::from(status.code())] += 1;
-    }
-
-    pub(crate) fn remove(&mut self, status: TaskStatus) {
-        self.0[usize::from(status.code())] -= 1;
-    }
-
-    pub(crate) fn changed(&self) -> impl Iterator<Item = (usize, i64)> + '_ {
-        self.0.iter().copied().enumerate().filter(|(_, by)| *by != 0)
-    }
-}
-
-/// A row that became ready.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Arrival {
-    pub(crate) place: Place,
-    /// `None` if its name isn't registered in this process.
-    pub(crate) definition: Option<usize>,
-    pub(crate) suspect: bool,
-}
-
-/// What a transaction changes in memory, once it is committed and not before.
-#[derive(Debug, Default)]
-pub(crate) struct Changes {
-    pub(crate) next: u64,
-    pub(crate) tally: Tally,
-    /// Rows that are ready now and weren't claimed.
-    pub(crate) arrivals: Vec<Arrival>,
-    /// Places that were ready and aren't.
-    pub(crate) departures: Vec<Place>,
-    /// The earliest due time among rows that began to wait.
-    pub(crate) waits: Option<Timestamp>,
-    /// Due rows were promoted, so the next due time must be read again.
-    pub(crate) promoted: bool,
-    /// How many results began (or ceased) to wait for delivery credits.
-    pub(crate) undelivered: i64,
-    /// Names that were stored for the first time.
-    pub(crate) names: Vec<(i64, Arc<str>)>,
-}
-
-impl Changes {
-    pub(crate) fn wait_until(&mut self, due: Timestamp) {
-        self.waits = Some(self.waits.map_or(due, |earlier| earlier.min(due)));
-    }
 }
 
 /// Watches that process and file are still the ones that were opened.
@@ -167,9 +80,10 @@ pub(crate) struct SqliteStore {
     pub(super) shard: ShardId,
     pub(super) next: u64,
     pub(super) reserved: u64,
-    pub(super) names: Names,
-    pub(super) window: Window,
-    pub(super) suspects: BTreeMap<Place, usize>,
+    pub(super) kinds: Kinds,
+    pub(super) windows: Windows,
+    pub(super) suspects: BTreeMap<Place, KindId>,
+    pub(super) in_hand: InHand,
     pub(super) next_due: Option<Timestamp>,
     pub(super) undelivered: u64,
     pub(super) sweep: Sweep,
@@ -190,8 +104,9 @@ impl SqliteStore {
             shard,
             next: opened.reserved + 1,
             reserved: opened.reserved,
-            names: Names::default(),
-            window: Window::new(options.window),
+            kinds: Kinds::default(),
+            windows: Windows::new(options.window),
+            in_hand: InHand::read(&opened.connection)?,
             suspects: BTreeMap::new(),
             next_due: None,
             undelivered: 0,
@@ -201,7 +116,7 @@ impl SqliteStore {
             options,
         };
         store.connection.set_prepared_statement_cache_capacity(64);
-        store.load_names().map_err(store_error)?;
+        store.load_kinds().map_err(store_error)?;
         store.read_next_due().map_err(store_error)?;
         Ok(store)
     }
@@ -215,7 +130,8 @@ impl SqliteStore {
         self.guard.look().map_err(BatchError::Refused)?;
         self.reserve_for(batch).map_err(BatchError::Refused)?;
         let wanted = batch.claim.slots + batch.claim.prefetch + usize::from(batch.claim.suspect);
-        self.refill(wanted).map_err(|fault| BatchError::Refused(store_error(fault)))?;
+        self.refill(wanted, &batch.claim.queues)
+            .map_err(|fault| BatchError::Refused(store_error(fault)))?;
         let begun = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate);
         let transaction = begun.map_err(|fault| BatchError::Refused(store_error(fault)))?;
         let mut work = Work::new(self, batch);
@@ -266,56 +182,44 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Takes over what a committed transaction changed.
-    pub(super) fn adopt(&mut self, changes: Changes) {
-        self.next = changes.next;
-        for (id, name) in changes.names {
-            self.names.add(id, &name, None);
+    /// Fills the windows of what may run from disk, until each holds `wanted` rows or everything.
+    fn refill(&mut self, wanted: usize, may_run: &QueueBudget) -> rusqlite::Result<()> {
+        let low = self.windows.iter().filter(|(kind, window)| {
+            window.may_refill() && window.len() < wanted && self.has_budget(*kind, may_run)
+        });
+        let low: Vec<KindId> = low.map(|(kind, _)| kind).collect();
+        for kind in low {
+            self.refill_one(kind, wanted)?;
         }
-        for place in changes.departures {
-            if !self.window.remove(place) {
-                self.suspects.remove(&place);
-            }
-        }
-        for arrival in changes.arrivals {
-            match arrival.definition {
-                Some(definition) if arrival.suspect => {
-                    self.suspects.insert(arrival.place, definition);
-                }
-                Some(definition) => self.window.insert(arrival.place, definition),
-                None => {}
-            }
-        }
-        self.undelivered = self.undelivered.saturating_add_signed(changes.undelivered);
-        if let Some(due) = changes.waits {
-            self.next_due = Some(self.next_due.map_or(due, |earlier| earlier.min(due)));
-        }
-        if changes.promoted && self.read_next_due().is_err() {
-            // looked at again with the next batch: the time that stands has passed already
-            tracing::warn!(shard = %self.shard, "cannot read the next due time");
-        }
+        Ok(())
     }
 
-    /// Fills the window from disk until it holds `wanted` rows or everything.
-    fn refill(&mut self, wanted: usize) -> rusqlite::Result<()> {
-        while self.window.may_refill() && self.window.len() < wanted && self.window.room() > 0 {
-            let limit = self.window.room().min(REFILL);
-            let rows = self.ready_after(self.window.refill_after(), limit)?;
+    /// Whether rows of this kind may be claimed against the budget.
+    pub(super) fn has_budget(&self, kind: KindId, budget: &QueueBudget) -> bool {
+        self.kinds.get(kind).is_some_and(|kind| budget.left(kind.queue) > 0)
+    }
+
+    fn refill_one(&mut self, kind: KindId, wanted: usize) -> rusqlite::Result<()> {
+        loop {
+            let Some(window) = self.windows.get(kind) else { return Ok(()) };
+            let (after, room) = (window.refill_after(), self.windows.room(kind));
+            if !window.may_refill() || window.len() >= wanted || room == 0 {
+                return Ok(());
+            }
+            let limit = room.min(REFILL);
+            let rows = self.ready_after(kind, after, limit)?;
             let last = rows.last().map(|arrival| arrival.place);
             let at_end = rows.len() < limit;
             let mut ready = Vec::with_capacity(rows.len());
             for arrival in rows {
-                match arrival.definition {
-                    Some(definition) if arrival.suspect => {
-                        self.suspects.insert(arrival.place, definition);
-                    }
-                    Some(definition) => ready.push((arrival.place, definition)),
-                    None => {}
+                if arrival.suspect {
+                    self.suspects.insert(arrival.place, kind);
+                } else {
+                    ready.push(arrival.place);
                 }
             }
-            self.window.refilled(ready, last, at_end);
+            self.windows.refilled(kind, ready, last, at_end);
         }
-        Ok(())
     }
 }
 
@@ -345,6 +249,10 @@ impl ShardStore for SqliteStore {
         self.read_tally().map_err(store_error)
     }
 
+    async fn slots_in_use(&mut self) -> Result<Vec<u16>, StoreError> {
+        SqliteStore::slots_in_use(self).map_err(store_error)
+    }
+
     async fn maintain(&mut self, now: Timestamp) -> Result<Maintained, StoreError> {
         self.sweep_some(now).map_err(store_error)
     }
@@ -355,14 +263,38 @@ impl ShardStore for SqliteStore {
 
     fn outlook(&self) -> Outlook {
         Outlook {
-            ready: self.window.len(),
-            more: self.window.may_refill(),
-            suspects: !self.suspects.is_empty(),
             next_due: self.next_due,
             undelivered: self.undelivered > 0,
             next: self.next,
             row_writes: self.connection.total_changes(),
         }
+    }
+
+    fn runnable(&self) -> Vec<Runnable> {
+        let mut found: Vec<Runnable> = Vec::new();
+        let mut of = |kind: KindId, add: &dyn Fn(&mut Runnable)| {
+            let Some(kind) = self.kinds.get(kind) else { return };
+            match found.iter_mut().find(|one| one.queue == kind.queue) {
+                Some(one) => add(one),
+                None => {
+                    let mut one = Runnable { queue: kind.queue, ..Runnable::default() };
+                    add(&mut one);
+                    found.push(one);
+                }
+            }
+        };
+        for (kind, window) in self.windows.iter() {
+            if window.len() > 0 || window.may_refill() {
+                of(kind, &|one| {
+                    one.ready += window.len();
+                    one.more |= window.may_refill();
+                });
+            }
+        }
+        for kind in self.suspects.values() {
+            of(*kind, &|one| one.suspects = true);
+        }
+        found
     }
 
     async fn close(self) -> Result<(), StoreError> {

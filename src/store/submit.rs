@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use rusqlite::params;
 
-use super::claim::Pick;
+use super::changes::Arrival;
+use super::claim::{Candidate, Pick};
+use super::kinds::KindId;
 use super::row::{Details, checksum};
-use super::sqlite::Arrival;
 use super::work::{Work, is_constraint, prepared};
 use super::{Claim, ClaimInput, NewTask};
 use crate::clock::Timestamp;
@@ -17,17 +18,16 @@ use crate::record::{Counters, Encoded, TaskId, TaskStatus};
 
 /// Stores a task that nobody has claimed. Only `state` 1 enters the ready index.
 pub(super) const INSERT: &str = "
-    insert into task (id, name, state, live, delivery, delivery_left, volatile, codec, priority,
-        rank, claim_no, failures, crashes, checksum, submitted_at, due_or_ended_at, parent, details,
-        payload)
-    values (?1, ?2, ?3, 0, 0, 0, ?4, ?5, ?6, ?7, 0, 0, 0, ?8, ?9, ?10, ?11, ?12, ?13)";
+    insert into task (id, kind, state, delivery, targets, priority, rank, claim_no, failures,
+        crashes, checksum, submitted_at, due_or_ended_at, details, payload)
+    values (?1, ?2, ?3, 0, ?4, ?5, ?6, 0, 0, 0, ?7, ?8, ?9, ?10, ?11)";
 
 /// Stores a task that runs at once. A statement of its own: most tasks of a queue that keeps up are
 /// stored by it, and constants cost less than parameters.
 pub(super) const INSERT_CLAIMED: &str = "
-    insert into task (id, name, state, live, delivery, delivery_left, volatile, codec, priority,
-        rank, claim_no, failures, crashes, checksum, submitted_at, started_at, details, payload)
-    values (?1, ?2, 2, 1, 0, 0, ?3, ?4, ?5, ?6, 1, 0, 0, ?7, ?8, ?8, ?9, ?10)";
+    insert into task (id, kind, state, delivery, targets, priority, rank, claim_no, failures,
+        crashes, checksum, submitted_at, started_at, details, payload)
+    values (?1, ?2, 2, 0, ?3, ?4, ?5, 1, 0, 0, ?6, ?7, ?7, ?8, ?9)";
 
 /// Where a task stands. Served by the primary key.
 pub(super) const RANK: &str = "select rank from task where id = ?1";
@@ -35,6 +35,7 @@ pub(super) const RANK: &str = "select rank from task where id = ?1";
 /// What a new row needs besides its task.
 struct Fresh {
     sequence: u64,
+    kind: KindId,
     place: Place,
     state: State,
     due: Option<Timestamp>,
@@ -46,10 +47,12 @@ impl Work<'_> {
         let batch = self.batch;
         let mut fresh = Vec::with_capacity(batch.submissions.len());
         let mut candidates = Vec::new();
+        let mut keys = HashSet::new();
         for (index, task) in batch.submissions.iter().enumerate() {
-            let row = self.plan(task);
+            let row = self.plan(task, &mut keys)?;
             if row.state == State::Ready && task.id.is_none() {
-                candidates.push((row.place, Pick::Fresh(index), task.definition));
+                let what = Pick::Fresh(index);
+                candidates.push(Candidate { place: row.place, kind: row.kind, what });
             }
             fresh.push(row);
         }
@@ -61,6 +64,7 @@ impl Work<'_> {
             }
         }
         let mut claims = vec![None; fresh.len()];
+        let mut orphaned = Vec::new();
         for (index, row) in fresh.iter().enumerate() {
             let task = &batch.submissions[index];
             let answer = match self.insert(task, row, claimed[index].is_some()) {
@@ -68,10 +72,18 @@ impl Work<'_> {
                 Err(fault) if is_constraint(&fault) => Err(super::fault::store_error(fault)),
                 other => Ok(other?),
             };
-            if let (Ok(_), Some(prefetched)) = (&answer, claimed[index]) {
-                claims[index] = Some(self.fresh_claim(task, row, prefetched));
+            match (&answer, claimed[index], &task.key) {
+                (Ok(_), Some(prefetched), _) => {
+                    claims[index] = Some(self.fresh_claim(task, row, prefetched));
+                }
+                (Err(_), _, Some(key)) if row.state != State::Held => orphaned.push(key.clone()),
+                _ => {}
             }
             self.result.submitted.push(answer);
+        }
+        // tasks that came with it were to wait for one that isn't stored
+        for key in orphaned {
+            self.release_first(&key)?;
         }
         if !self.changes.arrivals.is_empty() {
             let stored = picks.iter().filter_map(|pick| match pick.what {
@@ -85,7 +97,7 @@ impl Work<'_> {
         for pick in picks {
             match pick.what {
                 Pick::Fresh(index) => self.result.claims.extend(claims[index].take()),
-                Pick::Stored(place) => self.claim_stored(place, pick.prefetched)?,
+                Pick::Stored(place) => self.claim_stored(pick.kind, place, pick.prefetched)?,
             }
         }
         Ok(())
@@ -96,61 +108,78 @@ impl Work<'_> {
         task.id.is_some_and(|id| !(1..self.store.next).contains(&id.sequence()))
     }
 
-    fn plan(&mut self, task: &NewTask) -> Fresh {
+    /// `keys` are those of the tasks before it in the batch.
+    fn plan<'t>(
+        &mut self,
+        task: &'t NewTask,
+        keys: &mut HashSet<&'t str>,
+    ) -> rusqlite::Result<Fresh> {
         let now = self.now();
         let due = task.due_at.filter(|due| *due > now);
-        let sequence = match task.id {
-            Some(id) => id.sequence(),
-            None => self.next_submission(),
+        let (sequence, known) = match task.id {
+            Some(id) => (id.sequence(), self.store.exists(id.sequence())?),
+            None => (self.next_submission(), false),
         };
-        Fresh {
+        let held = match &task.key {
+            Some(key) if !known && !self.was_never_given(task) => {
+                !keys.insert(key) || self.store.first_of(key)?.is_some()
+            }
+            _ => false,
+        };
+        Ok(Fresh {
             sequence,
+            kind: self.kind_of(task.definition, task.queue, task.codec)?,
             place: self.place(due.unwrap_or(now), task.priority, sequence),
-            state: if due.is_some() { State::Waiting } else { State::Ready },
+            state: match due {
+                _ if held => State::Held,
+                Some(_) => State::Waiting,
+                None => State::Ready,
+            },
             due,
-        }
+        })
     }
 
     /// Inserts one task; an id that is stored already is left as it is.
     fn insert(&mut self, task: &NewTask, row: &Fresh, claim: bool) -> rusqlite::Result<TaskId> {
         let id = self.id(row.sequence);
+        // an id can be in a batch twice
         let known = task.id.is_some() && self.store.exists(row.sequence)?;
         if known || self.was_never_given(task) {
             return Ok(id);
         }
-        let (name, hasher) = self.store.names.of(task.definition);
         let details = Details::of_task(task);
         let (details, payload) = (details.as_deref(), task.payload.as_deref());
-        let checksum = checksum(hasher, task.codec, row.sequence, payload, details);
+        let kind = self.kind(row.kind).expect("the kind of a submission was stored before it");
+        let checksum = checksum(&kind.hasher, task.codec, row.sequence, payload, details);
         let (sequence, now) = (row.sequence as i64, self.now().as_micros());
-        let (volatile, codec) = (task.volatile, task.codec.code());
+        let (kind, targets) = (row.kind.0, i64::from(task.volatile));
         let (priority, rank) = (task.priority, row.place.rank);
         let connection = self.connection();
         if claim {
             prepared(&mut self.statements.insert_claimed, connection, INSERT_CLAIMED)?.execute(
-                params![
-                    sequence, name, volatile, codec, priority, rank, checksum, now, details,
-                    payload
-                ],
+                params![sequence, kind, targets, priority, rank, checksum, now, details, payload],
             )?;
         } else {
             let (state, due) = (row.state.code(), row.due.map(Timestamp::as_micros));
-            let parent = None::<i64>;
             prepared(&mut self.statements.insert, connection, INSERT)?.execute(params![
-                sequence, name, state, volatile, codec, priority, rank, checksum, now, due, parent,
-                details, payload
+                sequence, kind, state, targets, priority, rank, checksum, now, due, details,
+                payload
             ])?;
+        }
+        if let Some(key) = &task.key {
+            self.enter_lane(key, row.sequence)?;
         }
         let status = if claim { TaskStatus::Running } else { TaskStatus::NotStarted };
         self.changes.tally.add(status);
-        match (claim, row.due) {
-            (false, Some(due)) => self.changes.wait_until(due),
-            (false, None) => self.changes.arrivals.push(Arrival {
+        match (row.state, row.due) {
+            _ if claim => self.changes.handled.taken.push(row.sequence),
+            (State::Waiting, Some(due)) => self.changes.wait_until(due),
+            (State::Ready, _) => self.changes.arrivals.push(Arrival {
                 place: row.place,
-                definition: Some(task.definition),
+                kind: row.kind,
                 suspect: false,
             }),
-            (true, _) => {}
+            _ => {}
         }
         Ok(id)
     }
@@ -160,6 +189,9 @@ impl Work<'_> {
         Claim {
             id: self.id(row.sequence),
             definition: task.definition,
+            kind: row.kind,
+            queue: task.queue,
+            key: task.key.clone(),
             counters: Counters { claim_no: 1, failures: 0, crashes: 0 },
             priority: task.priority,
             submitted_at: self.now(),
@@ -193,30 +225,27 @@ impl Work<'_> {
         let mut select = self.connection().prepare_cached(RANK)?;
         let rank: i64 = select.query_row([parent as i64], |row| row.get(0))?;
         let place = Place { rank: rank.saturating_sub(1), sequence };
-        let name_id = self.name_id(name)?;
+        let kind = self.kind_of_callback(name)?;
         let codec = crate::codec::Codec::default();
-        let details = Details::of_callback(parent_claim_no);
+        let details = Details::of_callback(parent, parent_claim_no);
         let hasher = super::row::name_hasher(name);
         let checksum = checksum(&hasher, codec, sequence, None, details.as_deref());
         let (now, connection) = (self.now().as_micros(), self.connection());
         prepared(&mut self.statements.insert, connection, INSERT)?.execute(params![
             sequence as i64,
-            name_id,
+            kind.0,
             State::Ready.code(),
-            false,
-            codec.code(),
+            0,
             priority,
             place.rank,
             checksum,
             now,
             None::<i64>,
-            parent as i64,
             details,
             None::<&[u8]>,
         ])?;
         self.changes.tally.add(TaskStatus::NotStarted);
-        let definition = self.store.names.definition(name_id);
-        self.changes.arrivals.push(Arrival { place, definition, suspect: false });
+        self.changes.arrivals.push(Arrival { place, kind, suspect: false });
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use super::testing::{self, Place};
 use super::*;
 use crate::lifecycle::Next;
 use crate::order::Ageing;
+use crate::queues::{QueueIndex, Queues};
 use crate::record::{Outcome, ShardId};
 
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
@@ -33,6 +34,8 @@ impl Shard {
         self.directory = Some(directory);
         let options = StoreOptions {
             names: vec![Arc::from("mail"), Arc::from("on_end")].into(),
+            queue_of: vec![QueueIndex::DEFAULT; 2].into(),
+            queues: Queues::new(),
             subscribers: vec![Vec::new(); 2].into(),
             ageing: Ageing::new(Duration::from_secs(60)),
             max_crashes: 3,
@@ -55,6 +58,8 @@ fn task() -> NewTask {
     NewTask {
         id: None,
         definition: 0,
+        queue: QueueIndex::DEFAULT,
+        key: None,
         codec: Codec::default(),
         payload: Some(Arc::from(&b"payload"[..])),
         priority: 0,
@@ -79,6 +84,8 @@ fn finished(claim: &Claim) -> Settlement {
         id: claim.id,
         claim_no: counters.claim_no,
         definition: claim.definition,
+        kind: claim.kind,
+        key: claim.key.clone(),
         priority: claim.priority,
         transition: Transition { next: Next::Ended(Outcome::Finished), counters, failure: None },
         output: Some(Arc::from(&b"output"[..])),

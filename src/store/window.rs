@@ -1,11 +1,11 @@
-//! The part of the order that is kept in memory: an exact prefix of it.
+//! The part of a kind's order that is kept in memory: an exact prefix of it.
 //!
 //! Every row that may run and whose place isn't beyond the watermark is in the window. Rows
 //! beyond it are only on disk; when the window runs low it is refilled from there in order, and
 //! when it grows over its capacity its tail goes and the watermark moves back. So memory is bounded
 //! however long the backlog is, and the head of the window is the head of the whole order.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::order::Place;
 
@@ -18,23 +18,26 @@ enum Watermark {
     End,
 }
 
-/// An exact prefix of the order of ready tasks, with the definition of each.
+/// An exact prefix of the order of a kind's ready tasks.
 #[derive(Debug)]
 pub(crate) struct Window {
-    entries: BTreeMap<Place, usize>,
+    rows: BTreeSet<Place>,
     watermark: Watermark,
-    capacity: usize,
 }
 
 impl Window {
     /// A window that knows nothing yet: everything may be on disk.
-    pub(crate) fn new(capacity: usize) -> Self {
-        assert!(capacity > 0, "a window holds at least one task");
-        Window { entries: BTreeMap::new(), watermark: Watermark::UpTo(None), capacity }
+    pub(crate) fn new() -> Self {
+        Window { rows: BTreeSet::new(), watermark: Watermark::UpTo(None) }
+    }
+
+    /// A window over nothing: all that becomes ready from now on will be in it.
+    pub(crate) fn complete() -> Self {
+        Window { rows: BTreeSet::new(), watermark: Watermark::End }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.rows.len()
     }
 
     /// Whether rows beyond the window may be on disk.
@@ -51,7 +54,7 @@ impl Window {
     }
 
     /// Whether `place` lies within the prefix that the window knows exactly.
-    pub(crate) fn covers(&self, place: Place) -> bool {
+    fn covers(&self, place: Place) -> bool {
         match self.watermark {
             Watermark::End => true,
             Watermark::UpTo(None) => false,
@@ -60,47 +63,42 @@ impl Window {
     }
 
     /// The head of the order, in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Place, usize)> + '_ {
-        self.entries.iter().map(|(place, definition)| (*place, *definition))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Place> + '_ {
+        self.rows.iter().copied()
     }
 
-    /// Takes note of a row that became ready. A place beyond the watermark stays on disk.
-    pub(crate) fn insert(&mut self, place: Place, definition: usize) {
+    /// Takes note of a row that became ready. A place beyond the watermark stays on disk; what goes
+    /// beyond `capacity` goes from the end.
+    pub(crate) fn insert(&mut self, place: Place, capacity: usize) {
         if !self.covers(place) {
             return;
         }
-        self.entries.insert(place, definition);
-        if self.entries.len() > self.capacity {
-            self.entries.pop_last();
-            let last = self.entries.last_key_value().map(|(place, _)| *place);
-            self.watermark = Watermark::UpTo(last);
+        self.rows.insert(place);
+        while self.rows.len() > capacity {
+            self.rows.pop_last();
+            self.watermark = Watermark::UpTo(self.rows.last().copied());
         }
     }
 
     /// Forgets a row that is ready no longer.
     pub(crate) fn remove(&mut self, place: Place) -> bool {
-        self.entries.remove(&place).is_some()
+        self.rows.remove(&place)
     }
 
     /// Adds what a refill read: the rows that may run, and the last place that was looked at.
     /// `at_end` says that there was nothing after it.
     pub(crate) fn refilled(
         &mut self,
-        rows: impl IntoIterator<Item = (Place, usize)>,
+        rows: impl IntoIterator<Item = Place>,
         last: Option<Place>,
         at_end: bool,
     ) {
-        self.entries.extend(rows);
+        self.rows.extend(rows);
         self.watermark = match (at_end, last) {
             (true, _) => Watermark::End,
             (false, Some(last)) => Watermark::UpTo(Some(last)),
             (false, None) => self.watermark,
         };
-    }
-
-    /// How many rows a refill should read: enough to fill the window to its capacity.
-    pub(crate) fn room(&self) -> usize {
-        self.capacity.saturating_sub(self.entries.len())
     }
 }
 

@@ -1,10 +1,9 @@
 //! What one transaction does, in which order.
 
-use std::sync::Arc;
-
 use rusqlite::{CachedStatement, Connection, ErrorCode};
 
-use super::sqlite::{Changes, SqliteStore};
+use super::changes::Changes;
+use super::sqlite::SqliteStore;
 use super::{Batch, BatchResult};
 use crate::clock::Timestamp;
 use crate::order::Place;
@@ -33,7 +32,6 @@ pub(super) struct Statements<'a> {
     pub(super) look: Option<CachedStatement<'a>>,
     pub(super) claim: Option<CachedStatement<'a>>,
     pub(super) finish: Option<CachedStatement<'a>>,
-    pub(super) finish_unheard: Option<CachedStatement<'a>>,
     pub(super) callbacked: Option<CachedStatement<'a>>,
 }
 
@@ -73,6 +71,12 @@ impl<'a> Work<'a> {
         self.promote_due()?;
         self.submit_and_claim()?;
         self.deliver_waiting()?;
+        self.write_counts()
+    }
+
+    /// What each transaction writes once: the counts and what is in hand.
+    pub(super) fn write_counts(&mut self) -> rusqlite::Result<()> {
+        self.write_in_hand()?;
         self.write_tally()
     }
 
@@ -117,21 +121,8 @@ impl<'a> Work<'a> {
         definition.is_some_and(|index| self.batch.watched.get(index).copied().unwrap_or(false))
     }
 
-    /// The number of a name, storing it if this is the first time.
-    pub(super) fn name_id(&mut self, name: &Arc<str>) -> rusqlite::Result<i64> {
-        if let Some(id) = self.store.names.id(name) {
-            return Ok(id);
-        }
-        if let Some((id, _)) = self.changes.names.iter().find(|(_, known)| known == name) {
-            return Ok(*id);
-        }
-        let id = super::read::insert_name(self.connection(), name)?;
-        self.changes.names.push((id, name.clone()));
-        Ok(id)
-    }
-
     /// Adds the batch's changes of status to the counts on disk.
-    pub(super) fn write_tally(&mut self) -> rusqlite::Result<()> {
+    fn write_tally(&mut self) -> rusqlite::Result<()> {
         const ADD: &str = "update tally set tasks = tasks + ?2 where status = ?1";
         const FIRST: &str = "insert into tally (status, tasks) values (?1, ?2)";
         let mut add = self.connection().prepare_cached(ADD)?;

@@ -70,6 +70,8 @@ macro_rules! forward {
 }
 
 forward! {
+    queue(name: impl Into<Arc<str>>),
+    key(key: impl Into<Arc<str>>),
     priority(priority: i16),
     delay(delay: Duration),
     at(time: SystemTime),

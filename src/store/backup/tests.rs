@@ -10,7 +10,7 @@ fn backed_up() -> (Place, PathBuf) {
     for shard in target.shards() {
         let opened = first(&directory, shard.0).unwrap();
         open::reserve(&opened.connection, 100).unwrap();
-        let insert = "insert into name (name) values (?1)";
+        let insert = "insert into kind (name, queue, codec) values (?1, 'default', 1)";
         opened.connection.execute(insert, [format!("row.of.{shard}")]).unwrap();
         backup_shard(&opened.connection, &target.shard_path(shard)).unwrap();
         opened.connection.execute(insert, ["too.late"]).unwrap();
@@ -26,7 +26,7 @@ fn restored(place: &Place, backup: &Path) -> Result<PathBuf, StoreError> {
 }
 
 fn names(connection: &Connection) -> Vec<String> {
-    let mut statement = connection.prepare("select name from name order by id").unwrap();
+    let mut statement = connection.prepare("select name from kind order by id").unwrap();
     let names = statement.query_map([], |row| row.get(0)).unwrap();
     names.collect::<rusqlite::Result<_>>().unwrap()
 }
@@ -182,7 +182,10 @@ fn a_copy_replaces_an_older_one_of_its_name_and_a_draft() {
     let to = place.beside("copy.db");
     backup_shard(&opened.connection, &to).unwrap();
     fs::write(place.beside("copy.db.tmp"), "half of").unwrap();
-    opened.connection.execute("insert into name (name) values ('new')", []).unwrap();
+    opened
+        .connection
+        .execute("insert into kind (name, queue, codec) values ('new', 'default', 1)", [])
+        .unwrap();
     backup_shard(&opened.connection, &to).unwrap();
     assert!(!place.beside("copy.db.tmp").exists());
     drop(opened);

@@ -20,6 +20,8 @@ pub(super) enum Step {
         prefetch: usize,
         suspect: bool,
         deliver: usize,
+        /// How many tasks of the named queue may be claimed, if that is limited.
+        limit: Option<usize>,
     },
     Advance {
         millis: u64,
@@ -38,13 +40,35 @@ pub(super) enum Step {
 /// The numbers choose among what there is.
 #[derive(Clone, Debug)]
 pub(super) enum Item {
-    Submit { definition: usize, priority: i16, delay: u32, volatile: bool, callbacks: usize },
-    Settle { claim: usize, event: u8 },
-    SettleLate { claim: usize },
-    Deliver { which: usize, dead: bool },
-    DeliverLate { which: usize },
-    Cancel { which: usize },
-    Redrive { which: usize },
+    Submit {
+        definition: usize,
+        priority: i16,
+        delay: u32,
+        volatile: bool,
+        callbacks: usize,
+        named: bool,
+        key: Option<&'static str>,
+    },
+    Settle {
+        claim: usize,
+        event: u8,
+    },
+    SettleLate {
+        claim: usize,
+    },
+    Deliver {
+        which: usize,
+        dead: bool,
+    },
+    DeliverLate {
+        which: usize,
+    },
+    Cancel {
+        which: usize,
+    },
+    Redrive {
+        which: usize,
+    },
 }
 
 pub(super) fn config() -> ProptestConfig {
@@ -52,13 +76,16 @@ pub(super) fn config() -> ProptestConfig {
 }
 
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let apply = (vec(item(), 0..6), 0..6usize, 0..3usize, prop::bool::weighted(0.15), 0..4usize);
-    let apply = apply.prop_map(|(items, slots, prefetch, suspect, deliver)| Step::Apply {
+    let limit = prop::option::weighted(0.4, 0..3usize);
+    let suspect = prop::bool::weighted(0.15);
+    let apply = (vec(item(), 0..6), 0..6usize, 0..3usize, suspect, 0..4usize, limit);
+    let apply = apply.prop_map(|(items, slots, prefetch, suspect, deliver, limit)| Step::Apply {
         items,
         slots,
         prefetch,
         suspect,
         deliver,
+        limit,
     });
     let step = prop_oneof![
         16 => apply,
@@ -73,10 +100,12 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn item() -> impl Strategy<Value = Item> {
-    let submit = (0..3usize, -1..2i16, 0..3u32, any::<bool>(), 0..3usize);
-    let submit = submit.prop_map(|(definition, priority, delay, volatile, callbacks)| {
-        Item::Submit { definition, priority, delay, volatile, callbacks }
-    });
+    let key = prop_oneof![2 => Just(None), 2 => Just(Some("a")), 1 => Just(Some("b"))];
+    let submit = (0..3usize, -1..2i16, 0..3u32, any::<bool>(), 0..3usize, any::<bool>(), key);
+    let submit =
+        submit.prop_map(|(definition, priority, delay, volatile, callbacks, named, key)| {
+            Item::Submit { definition, priority, delay, volatile, callbacks, named, key }
+        });
     let which = 0..64usize;
     prop_oneof![
         6 => submit,
@@ -124,16 +153,20 @@ impl<F: Factory> Pair<F> {
     async fn step(&mut self, step: &Step) {
         let Pair { world, model } = self;
         match step {
-            Step::Apply { items, slots, prefetch, suspect, deliver } => {
+            Step::Apply { items, slots, prefetch, suspect, deliver, limit } => {
                 let quick = (0..NAMES.len()).map(|index| index == QUICK).collect();
-                let suspect = *suspect;
-                let claim = if suspect {
-                    ClaimBudget { suspect, ..ClaimBudget::default() }
+                let named = world.options.queues.get_or_add("named");
+                let mut claim = if *suspect {
+                    ClaimBudget { suspect: true, ..ClaimBudget::default() }
                 } else {
-                    ClaimBudget { slots: *slots, prefetch: *prefetch, quick, suspect }
+                    let (slots, prefetch) = (*slots, *prefetch);
+                    ClaimBudget { slots, prefetch, quick, ..ClaimBudget::default() }
                 };
+                if let Some(tasks) = limit {
+                    claim.queues.limit(named, *tasks);
+                }
                 let batch = Batch { claim, deliver: *deliver, ..world.batch() };
-                let batch = fill(model, batch, items);
+                let batch = fill(model, batch, items, named);
                 self.apply(batch).await;
                 return;
             }
@@ -174,7 +207,7 @@ impl<F: Factory> Pair<F> {
     }
 
     async fn apply(&mut self, batch: Batch) {
-        let knew_all = !self.world.store().outlook().more;
+        let knew_all = !self.world.runnable().more;
         let result = self.world.apply(&batch).await;
         let all = self.world.all().await;
         let model = &mut self.model;
@@ -216,7 +249,7 @@ impl<F: Factory> Pair<F> {
         }
         model.adopt(&all);
         let claims = result.claims;
-        let outlook = self.world.store().outlook();
+        let outlook = self.world.runnable();
         let more = outlook.more || outlook.ready > 0;
         self.claimed(&batch.claim, claims, knew_all, more);
         let mut pending = self.model.pending();
@@ -234,7 +267,8 @@ impl<F: Factory> Pair<F> {
         let model = &mut self.model;
         let claimed = ids(&claims);
         if budget.suspect {
-            let suspects = model.runnable(true);
+            let mut suspects = model.runnable(true);
+            suspects.retain(|id| budget.queues.left(model.rows[id].queue) > 0);
             let first = suspects.first().copied().into_iter().collect::<Vec<_>>();
             let one_of_them = claimed.len() <= 1 && claimed.iter().all(|id| suspects.contains(id));
             assert!(claimed == first || !knew_all && one_of_them, "{claimed:?} of {suspects:?}");
@@ -251,6 +285,7 @@ impl<F: Factory> Pair<F> {
             assert_eq!(claim.counters.claim_no, row.claim_no);
             assert_eq!((claim.definition, claim.priority), (row.definition, row.priority));
             assert_eq!((claim.parent, claim.volatile), (row.parent, row.volatile));
+            assert_eq!((claim.queue, &claim.key), (row.queue, &row.key));
             model.claims.push(claim);
         }
     }
@@ -270,11 +305,14 @@ impl<F: Factory> Pair<F> {
             let parent = row.parent.map(|parent| parent.id);
             assert_eq!((record.due_at, record.parent), (row.due, parent));
             assert_eq!(record.name.as_ref(), NAMES[row.definition]);
+            let queue = world.options.queues.get(row.queue);
+            assert_eq!((&record.queue, &record.key), (&queue.name, &row.key));
         }
         let outlook = world.store().outlook();
         assert_eq!(outlook.undelivered, !model.pending().is_empty());
-        assert!(outlook.ready <= 4, "the window is bounded");
-        let first_due = model.rows.values().filter_map(|row| row.due).min();
+        assert!(world.runnable().ready <= 4 * NAMES.len(), "the windows are bounded");
+        let waits = model.rows.values().filter(|row| row.state == State::Waiting);
+        let first_due = waits.filter_map(|row| row.due).min();
         let in_time = |due| outlook.next_due.is_some_and(|wakes| wakes <= due);
         assert!(first_due.is_none_or(in_time), "{:?} is after {first_due:?}", outlook.next_due);
     }
@@ -286,7 +324,7 @@ impl<F: Factory> Pair<F> {
             let before = self.model.claims.len();
             let batch = Batch { claim, ..self.world.batch() };
             self.apply(batch).await;
-            let outlook = self.world.store().outlook();
+            let outlook = self.world.runnable();
             if self.model.claims.len() == before && !outlook.more && outlook.ready == 0 {
                 break;
             }
@@ -294,7 +332,7 @@ impl<F: Factory> Pair<F> {
         assert!(self.model.runnable(false).is_empty(), "nothing that may run is forgotten");
         // all of the order has been looked at, so every suspect is known
         let suspects = self.model.runnable(true);
-        assert_eq!(self.world.store().outlook().suspects, !suspects.is_empty());
+        assert_eq!(self.world.runnable().suspects, !suspects.is_empty());
         for _ in suspects {
             let claim = ClaimBudget { suspect: true, ..ClaimBudget::default() };
             let batch = Batch { claim, ..self.world.batch() };
@@ -305,7 +343,7 @@ impl<F: Factory> Pair<F> {
 }
 
 /// Turns items into a batch, choosing among what the model knows.
-fn fill(model: &mut Model, mut batch: Batch, items: &[Item]) -> Batch {
+fn fill(model: &mut Model, mut batch: Batch, items: &[Item], queue: QueueIndex) -> Batch {
     let known: Vec<TaskId> = model.rows.keys().copied().collect();
     let choose = |which: usize| (!known.is_empty()).then(|| known[which % known.len()]);
     let dead = model.rows.iter().filter(|(_, row)| row.state.outcome().is_some());
@@ -314,11 +352,13 @@ fn fill(model: &mut Model, mut batch: Batch, items: &[Item]) -> Batch {
     let mut sent = model.on_their_way();
     for item in items {
         match item {
-            Item::Submit { definition, priority, delay, volatile, callbacks } => {
+            Item::Submit { definition, priority, delay, volatile, callbacks, named, key } => {
                 batch.submissions.push(NewTask {
                     priority: *priority,
                     due_at: (*delay > 0).then(|| model.now.saturating_add(*delay * SECOND)),
                     volatile: *volatile,
+                    queue: if *named { queue } else { QueueIndex::DEFAULT },
+                    key: key.map(Arc::from),
                     ..NewTask { definition: *definition, ..with_callbacks(*callbacks) }
                 });
             }

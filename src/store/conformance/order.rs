@@ -105,7 +105,7 @@ pub(super) async fn places_behind_slots_are_for_quick_definitions_only<F: Factor
     let id = world.submit(vec![task(QUICK), task(QUICK), task(MAIL), task(QUICK)]).await;
     let mut quick = vec![false; 2];
     quick[QUICK] = true;
-    let claim = ClaimBudget { slots: 1, prefetch: 5, quick, suspect: false };
+    let claim = ClaimBudget { slots: 1, prefetch: 5, quick, ..ClaimBudget::default() };
     let claims = world.apply(Batch { claim, ..world.batch() }).await.claims;
     assert_eq!(ids(&claims), id[..2], "a slow one isn't overtaken for a place behind a slot");
     assert_eq!(claims.iter().map(|claim| claim.prefetched).collect::<Vec<_>>(), [false, true]);

@@ -67,19 +67,19 @@ pub(super) async fn suspects_are_claimed_alone_and_only_on_request<F: Factory>(f
     let mut world = World::new(factory);
     let suspects = world.submit(vec![with_priority(9), with_priority(8)]).await;
     for _ in 1..MAX_CRASHES {
-        assert!(!world.store().outlook().suspects);
+        assert!(!world.runnable().suspects);
         assert_eq!(world.claim(2).await.len(), 2);
         world.crash().await;
     }
     let good = world.submit_one(with_priority(-9)).await;
-    assert!(world.store().outlook().suspects);
+    assert!(world.runnable().suspects);
     assert_eq!(ids(&world.claim(9).await), [good], "a suspect isn't claimed beside others");
     for suspect in suspects {
         let claims = world.claim_suspect().await;
         assert_eq!(ids(&claims), [suspect]);
         world.end(&claims[0], AttemptEvent::Finished).await;
     }
-    assert!(!world.store().outlook().suspects);
+    assert!(!world.runnable().suspects);
     assert!(world.claim_suspect().await.is_empty());
 }
 

@@ -13,7 +13,7 @@ async fn drain<F: Factory>(world: &mut World<F>, slots: usize) -> Vec<TaskId> {
     loop {
         let claims = world.claim(slots).await;
         claimed.extend(ids(&claims));
-        let outlook = world.store().outlook();
+        let outlook = world.runnable();
         if claims.is_empty() && !outlook.more && outlook.ready == 0 {
             return claimed;
         }
@@ -41,7 +41,7 @@ pub(super) async fn a_backlog_longer_than_the_window_is_claimed_in_the_exact_ord
 ) {
     let mut world = World::with(factory, narrow());
     let tasks = submit_with(&mut world, (0..60).map(|n| n * 7 % 5)).await;
-    assert!(world.store().outlook().ready <= 4);
+    assert!(world.runnable().ready <= 4);
     assert_eq!(drain(&mut world, 3).await, in_order(tasks));
 }
 
@@ -69,7 +69,7 @@ pub(super) async fn a_row_evicted_from_the_window_is_claimed_in_its_turn<F: Fact
     assert!(world.claim(0).await.is_empty());
     for priority in 2..7 {
         tasks.extend(submit_with(&mut world, [priority]).await);
-        assert!(world.store().outlook().ready <= 4);
+        assert!(world.runnable().ready <= 4);
     }
     assert_eq!(drain(&mut world, 1).await, in_order(tasks));
 }
@@ -116,7 +116,7 @@ pub(super) async fn many_rows_that_become_due_at_once_are_all_claimed<F: Factory
     let id = world.submit(vec![NewTask { due_at, ..task(MAIL) }; 2_500]).await;
     world.advance(SECOND);
     let mut claimed = Vec::new();
-    while world.store().outlook().next_due.is_some() || world.store().outlook().ready > 0 {
+    while world.store().outlook().next_due.is_some() || world.runnable().ready > 0 {
         claimed.extend(ids(&world.claim(3_000).await));
     }
     claimed.extend(drain(&mut world, 3_000).await);

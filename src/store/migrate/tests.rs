@@ -8,7 +8,7 @@ use crate::store::testing::{Place, first, mode, options, stranger};
 
 /// What the next release could bring.
 const SECOND: Migration =
-    Migration { name: "0002_colour", sql: "alter table name add column colour text" };
+    Migration { name: "0002_colour", sql: "alter table kind add column colour text" };
 const BROKEN: Migration =
     Migration { name: "0002_broken", sql: "create table extra (x); create table extra (x)" };
 
@@ -16,7 +16,10 @@ const BROKEN: Migration =
 fn version_1() -> Place {
     let place = Place::with_shards(1);
     let opened = first(&place.open(), 0).unwrap();
-    opened.connection.execute("insert into name (name) values ('old')", []).unwrap();
+    opened
+        .connection
+        .execute("insert into kind (name, queue, codec) values ('old', 'default', 1)", [])
+        .unwrap();
     open::close_clean(opened.connection, 7).unwrap();
     place
 }
@@ -36,14 +39,14 @@ fn an_older_file_is_migrated_after_a_copy_was_made() {
     let place = version_1();
     let opened = open_as(&place, SECOND).unwrap();
     assert_eq!((version(&opened.connection), opened.epoch, opened.reserved), (2, 3, 7));
-    let row = "select name, colour from name where colour is null";
+    let row = "select name, colour from kind where colour is null";
     let name: String = opened.connection.query_row(row, [], |row| row.get(0)).unwrap();
     assert_eq!(name, "old");
     let copy = place.path().join("backups/shard-000-v1-2.db");
     assert_eq!((mode(&copy), mode(copy.parent().unwrap())), (0o600, 0o700));
     let copy = stranger(&copy);
     assert_eq!(version(&copy), 1);
-    let name: String = copy.query_row("select name from name", [], |row| row.get(0)).unwrap();
+    let name: String = copy.query_row("select name from kind", [], |row| row.get(0)).unwrap();
     assert_eq!(name, "old");
 }
 
@@ -81,7 +84,7 @@ fn an_older_program_refuses_the_migrated_file_and_a_changed_migration_is_noticed
     drop(open_as(&place, SECOND).unwrap());
     let error = first(&place.open(), 0).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::NewerSchema);
-    let changed = Migration { sql: "alter table name add column size text", ..SECOND };
+    let changed = Migration { sql: "alter table kind add column size text", ..SECOND };
     let error = open_as(&place, changed).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::SchemaMismatch);
 }
@@ -89,7 +92,7 @@ fn an_older_program_refuses_the_migrated_file_and_a_changed_migration_is_noticed
 #[test]
 fn an_older_file_with_a_planted_trigger_is_not_migrated() {
     let place = version_1();
-    let trigger = "create trigger evil after insert on name begin delete from task; end";
+    let trigger = "create trigger evil after insert on kind begin delete from task; end";
     stranger(&place.shard(0)).execute_batch(trigger).unwrap();
     let before = place.bytes();
     let error = open_as(&place, SECOND).unwrap_err();

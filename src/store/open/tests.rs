@@ -24,11 +24,13 @@ fn new_shard() -> (Place, Directory) {
 }
 
 fn insert_name(connection: &Connection, name: &str) {
-    connection.execute("insert into name (name) values (?1)", [name]).unwrap();
+    connection
+        .execute("insert into kind (name, queue, codec) values (?1, 'default', 1)", [name])
+        .unwrap();
 }
 
 fn names(connection: &Connection) -> Vec<String> {
-    let mut statement = connection.prepare("select name from name order by id").unwrap();
+    let mut statement = connection.prepare("select name from kind order by id").unwrap();
     let names = statement.query_map([], |row| row.get(0)).unwrap();
     names.collect::<rusqlite::Result<_>>().unwrap()
 }
@@ -139,7 +141,7 @@ fn sql_can_neither_attach_nor_quote_wrongly_nor_plant_nor_store_too_much() {
     let other = place.beside("other.db");
     fails(&format!("attach '{}' as other", other.display()));
     assert!(!other.exists());
-    fails("insert into name (name) values (\"double\")");
+    fails("insert into kind (name, queue, codec) values (\"double\", 'default', 1)");
     fails("pragma writable_schema = 1; delete from sqlite_schema");
     fails("attach ':memory:' as other");
     fails("create view v as select 1; select * from v");
@@ -149,8 +151,8 @@ fn sql_can_neither_attach_nor_quote_wrongly_nor_plant_nor_store_too_much() {
     opened
         .connection
         .execute_batch(
-            "create trigger t after insert on name begin delete from name; end;
-             insert into name (name) values ('kept')",
+            "create trigger t after insert on kind begin delete from kind; end;
+             insert into kind (name, queue, codec) values ('kept', 'default', 1)",
         )
         .unwrap();
     assert_eq!(names(&opened.connection), ["kept"]);
@@ -189,7 +191,7 @@ fn a_rebuild_checkpoints_too() {
     let opened = first(&directory, 0).unwrap();
     // A second connection keeps the log alive when the first one closes.
     let _other = stranger(&place.shard(0));
-    _other.query_row("select count(*) from name", [], |_| Ok(())).unwrap();
+    _other.query_row("select count(*) from kind", [], |_| Ok(())).unwrap();
     insert_name(&opened.connection, "in.the.log");
     abandon(opened);
     let log = place.path().join("shard-000.db-wal");
@@ -204,7 +206,7 @@ fn nothing_is_accepted_while_another_connection_holds_the_log() {
     let opened = first(&directory, 0).unwrap();
     let reader = stranger(&place.shard(0));
     insert_name(&opened.connection, "seen");
-    reader.execute_batch("begin; select count(*) from name").unwrap();
+    reader.execute_batch("begin; select count(*) from kind").unwrap();
     insert_name(&opened.connection, "unseen");
     abandon(opened);
     assert_eq!(rebuild(&directory, 0).unwrap_err().kind(), StoreErrorKind::Busy);

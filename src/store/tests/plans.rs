@@ -6,7 +6,7 @@ use rusqlite::params_from_iter;
 use rusqlite::types::Null;
 
 use super::*;
-use crate::store::{cancel, claim, delivery, maintain, read, recover, settle, submit};
+use crate::store::{cancel, claim, delivery, lane, maintain, read, recover, settle, submit};
 
 const PRIMARY: &str = "INTEGER PRIMARY KEY";
 
@@ -39,7 +39,6 @@ fn what_runs_once_per_task_is_served_by_the_primary_key() {
         (claim::CLAIM, PRIMARY),
         (claim::PROMOTE_ONE, PRIMARY),
         (settle::FINISH, PRIMARY),
-        (settle::FINISH_UNHEARD, PRIMARY),
         (settle::END, PRIMARY),
         (settle::AGAIN, PRIMARY),
         (submit::RANK, PRIMARY),
@@ -52,6 +51,9 @@ fn what_runs_once_per_task_is_served_by_the_primary_key() {
         (cancel::REDRIVE, PRIMARY),
         (cancel::REOPEN_PARENT, PRIMARY),
         (recover::BACK_TO_PENDING, PRIMARY),
+        (recover::LIVE, PRIMARY),
+        (lane::HELD, PRIMARY),
+        (lane::RELEASE, PRIMARY),
         (read::GET, PRIMARY),
         (read::EXISTS, PRIMARY),
     ]);
@@ -61,11 +63,10 @@ fn what_runs_once_per_task_is_served_by_the_primary_key() {
 fn what_looks_for_work_is_served_by_the_index_of_that_work_in_its_order() {
     check(&[
         (read::READY_AFTER, "task_ready"),
-        (recover::SAMPLE, "task_ready"),
         (read::NEXT_DUE, "task_due"),
         (claim::DUE, "task_due"),
         (delivery::WAITING, "task_pending"),
-        (recover::LIVE, "task_live"),
+        (recover::PENDING, "task_pending"),
         (recover::UNDELIVERED, "task_pending"),
     ]);
 }
@@ -75,13 +76,12 @@ fn what_walks_over_history_goes_by_the_primary_key_and_sorts_nothing() {
     check(&[(read::LIST, PRIMARY), (maintain::STRETCH, PRIMARY), (maintain::REMOVE, PRIMARY)]);
 }
 
-/// How many rows each partial index holds: ready, due, live, pending.
-fn indexed(connection: &Connection) -> [i64; 4] {
+/// How many rows each partial index holds: ready, due, pending.
+fn indexed(connection: &Connection) -> [i64; 3] {
     let count = |sql| connection.query_row(sql, [], |row| row.get(0)).unwrap();
     [
         count("select count(*) from task indexed by task_ready where state = 1"),
         count("select count(*) from task indexed by task_due where state = 0"),
-        count("select count(*) from task indexed by task_live where live = 1"),
         count("select count(*) from task indexed by task_pending where delivery = 1"),
     ]
 }
@@ -93,24 +93,24 @@ async fn a_row_is_in_the_one_index_of_its_state_and_in_none_when_it_is_over() {
     let later = NOW.saturating_add(Duration::from_secs(1));
     let waiting = NewTask { due_at: Some(later), volatile: true, ..task() };
     store.apply(&Batch { submissions: vec![waiting], ..batch() }).await.unwrap();
-    assert_eq!(indexed(&store.connection), [0, 1, 0, 0]);
+    assert_eq!(indexed(&store.connection), [0, 1, 0]);
     store.apply(&Batch { now: later, ..batch() }).await.unwrap();
-    assert_eq!(indexed(&store.connection), [1, 0, 0, 0]);
+    assert_eq!(indexed(&store.connection), [1, 0, 0]);
     let claimed = store.apply(&Batch { claim: claim(1), ..batch() }).await.unwrap().claims;
-    assert_eq!(indexed(&store.connection), [0, 0, 1, 0]);
+    assert_eq!(indexed(&store.connection), [0, 0, 0]);
     let settlements = vec![finished(&claimed[0])];
     store.apply(&Batch { settlements, ..batch() }).await.unwrap();
-    assert_eq!(indexed(&store.connection), [0, 0, 1, 0]);
+    assert_eq!(indexed(&store.connection), [0, 0, 0]);
     let end = DeliveryEnd { id: claimed[0].id, claim_no: 1, dead: None };
     store.apply(&Batch { deliveries: vec![end], ..batch() }).await.unwrap();
-    assert_eq!(indexed(&store.connection), [0, 0, 0, 0]);
+    assert_eq!(indexed(&store.connection), [0, 0, 0]);
     let rows: i64 =
         store.connection.query_row("select count(*) from task", [], |row| row.get(0)).unwrap();
     assert_eq!(rows, 1);
 }
 
 #[tokio::test]
-async fn a_fresh_task_that_is_claimed_at_once_writes_its_row_and_one_index_entry() {
+async fn a_fresh_task_that_is_claimed_at_once_writes_its_row_and_no_index_entry() {
     let mut shard = Shard::new();
     let mut store = shard.open();
     let submissions = vec![task()];
@@ -119,8 +119,9 @@ async fn a_fresh_task_that_is_claimed_at_once_writes_its_row_and_one_index_entry
     let before = store.outlook().row_writes;
     let submissions = vec![task()];
     store.apply(&Batch { submissions, claim: claim(1), ..batch() }).await.unwrap();
-    assert_eq!(store.outlook().row_writes - before, 2, "the task and the count of what runs");
-    assert_eq!(indexed(&store.connection), [0, 0, 2, 0]);
+    let written = store.outlook().row_writes - before;
+    assert_eq!(written, 3, "the task, the count of what runs and the log of what is in hand");
+    assert_eq!(indexed(&store.connection), [0, 0, 0]);
 }
 
 /// How many steps SQLite's machine takes for one task's whole life, beside this many that are over.

@@ -27,11 +27,11 @@ async fn a_row_whose_parts_were_exchanged_never_runs() {
         "update task set payload = x'7061796c6f6164ff'",
         "update task set payload = x'7061796c6f6165'",
         "update task set payload = x''",
-        "update task set codec = codec % 2 + 1",
-        "update task set codec = 77",
-        "update task set codec = 300",
-        "update task set codec = -1",
-        "update task set name = (select id from name where name = 'on_end')",
+        "update kind set codec = codec % 2 + 1",
+        "update kind set codec = 77",
+        "update kind set codec = 300",
+        "update kind set codec = -1",
+        "update kind set name = 'on_end'",
         "update task set id = id + 1",
         "update task set checksum = checksum + 1",
         "update task set checksum = -1",
@@ -40,7 +40,7 @@ async fn a_row_whose_parts_were_exchanged_never_runs() {
         "update task set failures = 1 << 32",
         "update task set claim_no = 4294967295",
         "update task set crashes = 1 << 60",
-        "update task set payload = null, parent = 1",
+        "update task set payload = null, details = '{\"parent\":1}'",
         "update task set details = '{}'",
         "update task set details = '{\"max_attempts\":99}'",
         "update task set details = '[]'",
@@ -67,7 +67,7 @@ async fn a_row_with_an_unknown_codec_can_still_be_looked_at() {
     let result = store.apply(&Batch { submissions, ..batch() }).await.unwrap();
     let id = *result.submitted[0].as_ref().unwrap();
     store.close().await.unwrap();
-    shard.alter("update task set codec = 300");
+    shard.alter("update kind set codec = 300");
     let Lookup::Found(record) = shard.open().get(id).await.unwrap() else { panic!("no {id}") };
     assert_eq!(record.payload.unwrap().bytes[..], b"payload"[..]);
 }

@@ -8,6 +8,8 @@ use crate::order::Place;
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) definition: usize,
+    pub(super) queue: QueueIndex,
+    pub(super) key: Option<Arc<str>>,
     pub(super) priority: i16,
     pub(super) state: State,
     pub(super) place: Place,
@@ -77,6 +79,24 @@ impl Model {
         Parent { id, claim_no: Some(self.rows[&id].claim_no) }
     }
 
+    /// Whether a task of this key hasn't ended.
+    fn has_live(&self, key: Option<&Arc<str>>) -> bool {
+        key.is_some_and(|key| {
+            let same = self.rows.values().filter(|row| row.key.as_ref() == Some(key));
+            same.into_iter().any(|row| row.state.outcome().is_none())
+        })
+    }
+
+    /// Lets the first task run that waits behind this key.
+    fn release(&mut self, key: &Arc<str>) {
+        let now = self.now;
+        let held = |row: &&mut Row| row.key.as_ref() == Some(key) && row.state == State::Held;
+        if let Some(row) = self.rows.values_mut().find(held) {
+            row.due = row.due.filter(|due| *due > now);
+            row.state = if row.due.is_some() { State::Waiting } else { State::Ready };
+        }
+    }
+
     pub(super) fn again(&mut self, id: TaskId, at: Timestamp) {
         let later = at > self.now;
         let due = at.max(self.now);
@@ -92,6 +112,7 @@ impl Model {
         let now = self.now;
         let row = self.row(id);
         let subscribers = usize::from(row.definition == AUDITED && row.parent.is_none());
+        let key = row.key.clone().filter(|_| row.state != State::Held);
         row.state = State::Ended(outcome);
         (row.due, row.ended_at, row.memory) = (None, now, notify);
         row.left = row.callbacks + subscribers + usize::from(notify);
@@ -110,6 +131,9 @@ impl Model {
             if self.rows.contains_key(&parent.id) && self.generation(parent.id) == parent {
                 self.close(parent.id, false, reason);
             }
+        }
+        if let Some(key) = key {
+            self.release(&key);
         }
     }
 
@@ -142,7 +166,7 @@ impl Model {
         match row.state {
             State::Running => CancelOutcome::Requested,
             State::Ended(_) => CancelOutcome::AlreadyFinished(row.status()),
-            State::Waiting | State::Ready => {
+            State::Waiting | State::Ready | State::Held => {
                 let notify = row.volatile;
                 self.end(id, Outcome::Cancelled, notify);
                 CancelOutcome::Removed
@@ -156,11 +180,15 @@ impl Model {
         if !dead || row.is_open() {
             return RedriveOutcome::NotDead(row.status());
         }
+        let held = self.has_live(row.key.clone().as_ref());
         let row = self.row(id);
         (row.failures, row.crashes, row.undelivered) = (0, 0, Vec::new());
         (row.volatile, row.delivery) = (false, Delivery::None);
         let parent = row.parent;
         self.again(id, self.now);
+        if held {
+            self.row(id).state = State::Held;
+        }
         if let Some(Parent { id, claim_no }) = parent
             && let Some(parent) = self.rows.get_mut(&id)
             && claim_no == Some(parent.claim_no)
@@ -178,15 +206,18 @@ impl Model {
 
     pub(super) fn promote(&mut self) {
         for row in self.rows.values_mut() {
-            if row.due.is_some_and(|due| due <= self.now) {
+            if row.state == State::Waiting && row.due.is_some_and(|due| due <= self.now) {
                 (row.state, row.due) = (State::Ready, None);
             }
         }
     }
 
     pub(super) fn insert(&mut self, id: TaskId, task: &NewTask, parent: Option<Parent>) {
+        let held = self.has_live(task.key.as_ref());
         let row = Row {
             definition: task.definition,
+            queue: task.queue,
+            key: task.key.clone(),
             priority: task.priority,
             state: State::Ready,
             place: Place { rank: 0, sequence: 0 },
@@ -205,6 +236,9 @@ impl Model {
         };
         assert!(self.rows.insert(id, row).is_none(), "{id} was given out twice");
         self.again(id, task.due_at.unwrap_or(self.now));
+        if held {
+            self.row(id).state = State::Held;
+        }
     }
 
     /// Gives the callbacks that ends caused the ids that the store gave them.
@@ -230,11 +264,23 @@ impl Model {
 
     /// What the budget allows of it.
     pub(super) fn claimable(&self, budget: &ClaimBudget) -> Vec<TaskId> {
-        let mut runnable = self.runnable(false);
-        let head = runnable.iter().take(budget.slots + budget.prefetch);
-        let quick = head.take_while(|id| self.rows[id].definition == QUICK).count();
-        runnable.truncate(budget.slots.max(quick));
-        runnable
+        let (mut queues, mut all_quick) = (budget.queues.clone(), true);
+        let mut claimable = Vec::new();
+        for id in self.runnable(false) {
+            let row = &self.rows[&id];
+            if queues.left(row.queue) == 0 {
+                continue;
+            }
+            all_quick &= row.definition == QUICK;
+            let free = claimable.len() < budget.slots;
+            let behind = claimable.len() < budget.slots + budget.prefetch && all_quick;
+            if !free && !behind {
+                break;
+            }
+            queues.take(row.queue);
+            claimable.push(id);
+        }
+        claimable
     }
 
     pub(super) fn pending(&self) -> Vec<TaskId> {
@@ -260,8 +306,6 @@ impl Model {
         self.forget_claims(|_| false);
         for id in self.rows.keys().copied().collect::<Vec<_>>() {
             let row = self.row(id);
-            let open = row.left - usize::from(row.memory);
-            recovered.callbacks += u64::from(row.is_open() && open > 0);
             if row.state == State::Running {
                 row.crashes += 1;
                 let (last, volatile) = (row.crashes >= MAX_CRASHES, row.volatile);
@@ -279,6 +323,7 @@ impl Model {
                 self.close(id, true, Some(DeadReason::SubscriberGone));
             }
         }
+        recovered.callbacks = self.rows.values().filter(|row| row.is_open()).count() as u64;
         recovered
     }
 

@@ -79,7 +79,7 @@ fn a_planted_or_missing_part_of_the_schema() {
         ("create table loot (payload)", "loot"),
         ("create index slow on task (payload)", "slow"),
         ("drop index task_ready", "task_ready"),
-        ("alter table name add column extra text", "name"),
+        ("alter table kind add column extra text", "kind"),
         (
             "pragma writable_schema = 1;
              update sqlite_schema set sql = replace(sql, '32767', '3276') where name = 'meta'",
