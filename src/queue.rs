@@ -2,6 +2,7 @@
 
 mod builder;
 mod handle;
+mod named;
 mod off_thread;
 mod shutdown;
 mod stream;
@@ -18,6 +19,7 @@ use tokio::sync::oneshot;
 
 pub use builder::QueueBuilder;
 pub use handle::TaskHandle;
+pub use named::NamedQueueInfo;
 pub use shutdown::{ShutdownReport, shutdown_signal};
 pub use stream::SubmitStream;
 pub use subscription::SubscriptionGuard;

@@ -40,6 +40,7 @@ use options::Kind;
 /// | option | value | default |
 /// |---|---|---|
 /// | `name` | what is stored with each submission, so keep it when the function is renamed; matches `^[a-z0-9_][a-z0-9_.-]{0,62}$` | the function's name |
+/// | `queue` | the named queue of its tasks; the form of `name` | `"default"` |
 /// | `priority` | an integer from -32768 to 32767; higher goes first | 0 |
 /// | `max_attempts` | how many failures end the task, from 1 to 1000 | the setting `tasks.max_attempts` |
 /// | `timeout` | how long one attempt may take, a duration from `"1ms"` to `"365d"` | the settings' |
@@ -99,6 +100,7 @@ pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
 /// | option | value | default |
 /// |---|---|---|
 /// | `name` | what is stored with each submission; matches `^[a-z0-9_][a-z0-9_.-]{0,62}$` | the function's name |
+/// | `queue` | the named queue of its tasks; the form of `name` | `"default"` |
 /// | `max_attempts` | how many failures end the callback, from 1 to 1000 | the settings' |
 /// | `timeout` | how long one attempt may take, a duration from `"1ms"` to `"365d"` | the settings' |
 /// | `backoff` | the first and the longest pause before a retry, two durations up to `"365d"` as in `"1s..10m"` | the settings' |

@@ -30,6 +30,7 @@ impl Kind {
         match self {
             Kind::Task => &[
                 "name",
+                "queue",
                 "priority",
                 "max_attempts",
                 "timeout",
@@ -38,7 +39,7 @@ impl Kind {
                 "use_cache",
                 "blocking",
             ],
-            Kind::Callback => &["name", "max_attempts", "timeout", "backoff", "blocking"],
+            Kind::Callback => &["name", "queue", "max_attempts", "timeout", "backoff", "blocking"],
         }
     }
 }
@@ -68,6 +69,7 @@ impl Mistakes {
 #[derive(Default)]
 pub(crate) struct Options {
     pub(crate) name: Option<String>,
+    queue: Option<String>,
     priority: Option<i16>,
     max_attempts: Option<u32>,
     timeout_ms: Option<u64>,
@@ -123,7 +125,8 @@ impl Options {
 
     fn set(&mut self, key: &str, entry: &Entry) -> syn::Result<()> {
         match key {
-            "name" => self.name = Some(name(entry)?),
+            "name" => self.name = Some(name(entry, "mail.send")?),
+            "queue" => self.queue = Some(name(entry, "mail")?),
             "priority" => {
                 self.priority = Some(integer(entry, i64::from(i16::MIN)..=i64::from(i16::MAX))?);
             }
@@ -163,6 +166,7 @@ impl Options {
     pub(crate) fn expression(&self, private: &TokenStream) -> Option<TokenStream> {
         let millis = |ms: u64| quote!(#private::Duration::from_millis(#ms));
         let mut setters = Vec::new();
+        setters.extend(self.queue.as_ref().map(|queue| quote!(.queue(#queue))));
         setters.extend(self.priority.map(|priority| quote!(.priority(#priority))));
         setters.extend(self.max_attempts.map(|attempts| quote!(.max_attempts(#attempts))));
         setters.extend(self.timeout_ms.map(millis).map(|timeout| quote!(.timeout(#timeout))));
@@ -186,8 +190,8 @@ pub(crate) fn is_valid_name(name: &str) -> bool {
         && name.bytes().all(|byte| first(byte) || byte == b'.' || byte == b'-')
 }
 
-fn name(entry: &Entry) -> syn::Result<String> {
-    let (name, place) = string(entry, "\"mail.send\"")?;
+fn name(entry: &Entry, example: &str) -> syn::Result<String> {
+    let (name, place) = string(entry, &format!("{example:?}"))?;
     if is_valid_name(&name) {
         return Ok(name);
     }

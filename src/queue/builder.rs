@@ -1,12 +1,14 @@
 //! Describing a queue and starting it.
 
 use std::fmt;
+use std::panic::Location;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use actix::Recipient;
 
 use super::Queue;
+use super::named::{DeclaredQueue, set_queues};
 use super::off_thread::off_thread;
 use crate::actors::system::{self, Shared};
 use crate::clock::Clock;
@@ -25,6 +27,7 @@ use crate::task::{CallbackTask, DataMap, Task};
 pub struct QueueBuilder {
     settings: Settings,
     registry: Registry,
+    queues: Vec<DeclaredQueue>,
     data: DataMap,
     clock: Clock,
 }
@@ -34,6 +37,7 @@ impl QueueBuilder {
         QueueBuilder {
             settings: Settings::default(),
             registry: Registry::new(),
+            queues: Vec::new(),
             data: DataMap::default(),
             clock: Clock::system(),
         }
@@ -67,6 +71,15 @@ impl QueueBuilder {
     /// How many attempts each worker runs at once, from 1 to 4,096.
     pub fn concurrency(mut self, attempts: usize) -> Self {
         self.settings.workers.concurrency = attempts;
+        self
+    }
+
+    /// At most so many tasks of a named queue run at a time, over all shards; from 1 on. It wins over
+    /// a limit that [`Queue::limit_queue`] has stored.
+    #[track_caller]
+    pub fn queue_concurrency(mut self, name: &str, tasks: usize) -> Self {
+        let (name, place) = (name.to_owned(), Location::caller());
+        self.queues.push(DeclaredQueue { name, concurrency: tasks, place });
         self
     }
 
@@ -161,7 +174,9 @@ impl QueueBuilder {
             tracing::warn!("no task is registered: nothing will run");
         }
         let (registry, data) = (Arc::new(self.registry), Arc::new(self.data));
+        let stored = directory.snapshot().queues;
         let shared = Shared::new(registry, data, self.settings, self.clock, directory, &shards);
+        set_queues(&shared.queues, &stored, &self.queues);
         let running = system::start(shared.clone()).await?;
         let queue = Queue::over(shared, running);
         let recovery = queue.recovery();
@@ -188,6 +203,7 @@ impl QueueBuilder {
         let mistakes = settings.iter().flat_map(SettingsError::mistakes);
         let mut reasons: Vec<_> = mistakes.cloned().map(StartError::Settings).collect();
         reasons.extend(self.registry.check(&self.data));
+        reasons.extend(self.queues.iter().filter_map(DeclaredQueue::mistake));
         if cfg!(panic = "abort") {
             reasons.push(StartError::PanicAborts);
         }

@@ -12,6 +12,8 @@ mod cancelling;
 mod durable;
 mod held;
 mod lifecycle;
+mod named_queues;
+mod ordering_keys;
 mod python_package;
 mod refusals;
 mod restart;

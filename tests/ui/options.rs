@@ -30,6 +30,9 @@ async fn no_range() {}
 #[task(name = "../mail")]
 async fn no_name() {}
 
+#[task(queue = "No Queue")]
+async fn no_queue() {}
+
 #[task]
 #[allow(non_snake_case)]
 async fn SendMail() {}

@@ -1,0 +1,175 @@
+//! Named queues: pausing, resuming and limiting them.
+
+use std::collections::BTreeMap;
+use std::panic::Location;
+
+use super::Queue;
+use super::off_thread::off_thread;
+use crate::error::{Error, Result, StartError};
+use crate::queues::{NamedQueue, QueueIndex, Queues};
+use crate::registry::is_valid_name;
+use crate::store::StoredQueue;
+
+/// A named queue as it is at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NamedQueueInfo {
+    /// Its name.
+    pub name: String,
+    /// Whether it is paused: its tasks are accepted and none of them starts.
+    pub paused: bool,
+    /// How many of its tasks run at a time at most, if that is limited.
+    pub concurrency: Option<usize>,
+}
+
+impl From<&NamedQueue> for NamedQueueInfo {
+    fn from(queue: &NamedQueue) -> Self {
+        NamedQueueInfo {
+            name: queue.name.to_string(),
+            paused: queue.is_paused(),
+            concurrency: queue.limit(),
+        }
+    }
+}
+
+impl Queue {
+    /// Pauses a named queue: its tasks are accepted and stored, and none of them starts until
+    /// [`resume_queue`](Queue::resume_queue), also after a restart. Attempts in progress go on. Other
+    /// queues aren't affected. Returns whether it wasn't paused before.
+    ///
+    /// A name that nobody has used yet is a queue as well, without tasks so far. Dropping the future
+    /// leaves it open whether that was stored.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`]; [`Error::InvalidOption`] for one name more than a process knows;
+    /// [`Error::Directory`] if it can't be stored, then it isn't paused.
+    pub async fn pause_queue(&self, name: &str) -> Result<bool> {
+        let index = self.queue_index(name)?;
+        let queues = &self.inner.shared.queues;
+        let _one_at_a_time = self.inner.shared.changing_queues.lock().await;
+        // first, so that nothing starts any more when this returns
+        let changed = queues.set_paused(index, true);
+        if changed && let Err(error) = self.store_queue(index, "pause").await {
+            queues.set_paused(index, false);
+            self.wake_all();
+            return Err(error);
+        }
+        tracing::info!(queue = name, changed, "queue paused");
+        Ok(changed)
+    }
+
+    /// Lets the tasks of a paused queue start again. Returns whether it was paused.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::pause_queue`]; then it is still paused.
+    pub async fn resume_queue(&self, name: &str) -> Result<bool> {
+        let index = self.queue_index(name)?;
+        let queues = &self.inner.shared.queues;
+        let _one_at_a_time = self.inner.shared.changing_queues.lock().await;
+        let changed = queues.set_paused(index, false);
+        if changed && let Err(error) = self.store_queue(index, "resume").await {
+            queues.set_paused(index, true);
+            return Err(error);
+        }
+        self.wake_all();
+        tracing::info!(queue = name, changed, "queue resumed");
+        Ok(changed)
+    }
+
+    /// Limits how many tasks of a named queue run at a time, over all shards; `None` is without a
+    /// limit. It is kept over restarts; what the builder says of the same queue wins at a start.
+    /// Attempts in progress go on, and those that began without a limit don't count.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] for 0 (pause the queue instead); else as [`Queue::pause_queue`], then
+    /// the limit is what it was.
+    pub async fn limit_queue(&self, name: &str, concurrency: Option<usize>) -> Result<()> {
+        if concurrency == Some(0) {
+            let (option, given) = ("concurrency", "0".into());
+            return Err(Error::InvalidOption { option, given, allowed: "from 1 on, or none" });
+        }
+        let index = self.queue_index(name)?;
+        let queues = &self.inner.shared.queues;
+        let _one_at_a_time = self.inner.shared.changing_queues.lock().await;
+        let before = queues.get(index).limit();
+        queues.set_limit(index, concurrency);
+        let stored = self.store_queue(index, "limit").await;
+        if stored.is_err() {
+            queues.set_limit(index, before);
+        }
+        self.wake_all();
+        stored
+    }
+
+    /// The named queues that this process knows: those that its definitions name, that submissions
+    /// named, and that have had a task in the files. `"default"` is the first.
+    #[must_use]
+    pub fn named_queues(&self) -> Vec<NamedQueueInfo> {
+        let queues = self.inner.shared.queues.all();
+        queues.iter().map(|queue| NamedQueueInfo::from(&**queue)).collect()
+    }
+
+    fn queue_index(&self, name: &str) -> Result<QueueIndex> {
+        self.inner.shared.queues_of().find(name)
+    }
+
+    async fn store_queue(&self, index: QueueIndex, verb: &'static str) -> Result<()> {
+        let shared = &self.inner.shared;
+        let queue = shared.queues.get(index);
+        let action = format!("{verb} the queue {:?}", queue.name);
+        let stored = StoredQueue { paused: queue.is_paused(), concurrency: queue.limit() };
+        let failed = move |source| Error::Directory { action: action.clone(), source };
+        let directory = shared.directory().map_err(&failed)?;
+        off_thread(move || directory.store_queue(&queue.name, stored).map_err(failed)).await
+    }
+
+    /// Lets all shards look whether something may run now.
+    fn wake_all(&self) {
+        let shared = &self.inner.shared;
+        shared.wake(shared.shards.iter().map(|ledger| ledger.id).collect());
+    }
+}
+
+/// What a builder says of a named queue.
+#[derive(Clone, Debug)]
+pub(super) struct DeclaredQueue {
+    pub(super) name: String,
+    pub(super) concurrency: usize,
+    pub(super) place: &'static Location<'static>,
+}
+
+impl DeclaredQueue {
+    /// What is wrong with it.
+    pub(super) fn mistake(&self) -> Option<StartError> {
+        let name: String = self.name.chars().take(80).collect();
+        let place = format!("{}:{}", self.place.file(), self.place.line());
+        if !is_valid_name(&self.name) {
+            return Some(StartError::InvalidName { name, place });
+        }
+        let (option, given, allowed) = ("concurrency", self.concurrency.to_string(), "from 1 on");
+        let mistake = StartError::InvalidOption { name, place, option, given, allowed };
+        (self.concurrency == 0).then_some(mistake)
+    }
+}
+
+/// Sets what is stored of queues, and over it what the builder says.
+pub(super) fn set_queues(
+    queues: &Queues,
+    stored: &BTreeMap<String, StoredQueue>,
+    declared: &[DeclaredQueue],
+) {
+    for (name, stored) in stored {
+        let index = queues.get_or_add(name);
+        queues.set_paused(index, stored.paused);
+        queues.set_limit(index, stored.concurrency.filter(|limit| *limit > 0));
+        if stored.paused {
+            tracing::warn!(queue = name, "a queue is paused since before this start");
+        }
+    }
+    for queue in declared {
+        queues.set_limit(queues.get_or_add(&queue.name), Some(queue.concurrency));
+    }
+}
