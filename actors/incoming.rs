@@ -62,6 +62,11 @@ impl Incoming {
         self.groups.is_empty()
     }
 
+    /// The highest priority among the tasks.
+    pub(crate) fn highest_priority(&self) -> i16 {
+        self.tasks.iter().map(|task| task.priority).max().unwrap_or_default()
+    }
+
     /// The named queue of each task.
     pub(crate) fn queues(&self) -> impl Iterator<Item = QueueIndex> + '_ {
         self.tasks.iter().map(|task| task.queue)

@@ -5,17 +5,30 @@
 //! holds its credit until it ends. A shard that got fewer than it wanted is woken when some come
 //! back. All of it is one small ledger under one lock, taken once per batch: no actor's death loses
 //! a credit, and no message has to travel for one.
+//!
+//! Of several shards that wait for slots, the one whose first task stands before the others' has
+//! them: what it wants is kept for it for a moment after it was woken. So a task waits for no more
+//! than the batch of lower tasks that is being stored.
 
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use wanted::OfQueue;
 pub(crate) use wanted::Wanted;
 
 use crate::queues::{QueueBudget, QueueIndex};
 use crate::record::ShardId;
+
+/// How long free slots are kept for a shard that was woken for them. One that doesn't take them by
+/// then is busy with something else, and no slot is to stay free for long.
+pub(crate) const KEPT_FOR: Duration = Duration::from_millis(2);
+
+/// What an attempt is taken to last of which nobody knows, in nanoseconds: too long for anything to
+/// wait behind it.
+pub(crate) const UNKNOWN_NS: u64 = 1_000_000_000;
 
 /// The credits of all workers.
 #[derive(Debug)]
@@ -30,10 +43,12 @@ pub(crate) struct Slots {
 struct State {
     /// Per worker: how many attempts it has, running or waiting in it.
     used: Vec<usize>,
-    /// Per worker: how many of those may take long.
-    slow: Vec<usize>,
+    /// Per worker: how long those take in all, as far as is known, in nanoseconds.
+    load_ns: Vec<u64>,
     /// Shards that wanted more than they got.
-    waiting: BTreeSet<ShardId>,
+    waiting: BTreeMap<ShardId, Want>,
+    /// Shards that were woken for that, and until when it is kept for them.
+    called: BTreeMap<ShardId, (Want, Instant)>,
     /// The places of limited queues.
     queues: BTreeMap<QueueIndex, Places>,
     /// Who wants to run, or runs, an attempt with nothing beside it.
@@ -46,6 +61,23 @@ impl State {
         let silent = self.used.iter().all(|used| *used == 0);
         self.alone.filter(|alone| silent && !alone.runs).map(|alone| alone.shard)
     }
+}
+
+/// What a shard waits for: so many slots for tasks of which the first has this rank.
+#[derive(Clone, Copy, Debug, Default)]
+struct Want {
+    tasks: usize,
+    head: i64,
+}
+
+/// Whether a shard with ready tasks may claim one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MayClaim {
+    Now,
+    /// Free slots are kept for another shard for a moment.
+    Soon,
+    /// It is woken when it may.
+    WhenWoken,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,8 +98,8 @@ struct Places {
 #[derive(Debug, Default)]
 pub(crate) struct Freed {
     pub(crate) attempts: usize,
-    /// How many of them could have taken long.
-    pub(crate) slow: usize,
+    /// What was added to the worker's load for them.
+    pub(crate) load_ns: u64,
     /// Whether one of them ran with nothing beside it.
     pub(crate) alone: bool,
     /// The limited queues that they were of.
@@ -82,8 +114,10 @@ pub(crate) struct Grant {
     free: BTreeMap<usize, usize>,
     /// Worker → places behind its slots granted.
     behind: BTreeMap<usize, usize>,
-    /// Worker → attempts assigned that may take long.
-    slow: BTreeMap<usize, usize>,
+    /// Worker → how long the attempts assigned take, in nanoseconds.
+    load_ns: BTreeMap<usize, u64>,
+    /// Shards that may have what this one left.
+    wake: BTreeSet<ShardId>,
     /// Places of limited queues granted.
     places: BTreeMap<QueueIndex, usize>,
     paused: Vec<QueueIndex>,
@@ -92,9 +126,9 @@ pub(crate) struct Grant {
 
 impl Slots {
     pub(crate) fn new(workers: usize, concurrency: usize, prefetch: usize) -> Arc<Self> {
-        let (used, slow) = (vec![0; workers], vec![0; workers]);
-        let (waiting, queues) = Default::default();
-        let state = State { used, slow, waiting, queues, alone: None };
+        let (used, load_ns) = (vec![0; workers], vec![0; workers]);
+        let (waiting, called, queues) = Default::default();
+        let state = State { used, load_ns, waiting, called, queues, alone: None };
         Arc::new(Slots { workers, concurrency, prefetch, state: Mutex::new(state) })
     }
 
@@ -109,14 +143,33 @@ impl Slots {
     }
 
     /// Takes up to `wanted` credits for `shard`: free slots first, spread over the workers.
-    pub(crate) fn take(self: &Arc<Self>, shard: ShardId, wanted: &Wanted) -> Grant {
+    ///
+    /// `turnaround_ns` is how long it takes from the end of an attempt until another is claimed and
+    /// with the worker: what could wait behind a slot for no longer than that waits there.
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        shard: ShardId,
+        wanted: &Wanted,
+        turnaround_ns: u64,
+    ) -> Grant {
+        self.take_at(shard, wanted, turnaround_ns, Instant::now())
+    }
+
+    fn take_at(
+        self: &Arc<Self>,
+        shard: ShardId,
+        wanted: &Wanted,
+        turnaround_ns: u64,
+        now: Instant,
+    ) -> Grant {
         let mut grant = self.nothing(wanted.paused.clone());
         if wanted.is_empty() {
             return grant;
         }
         let mut state = self.lock();
+        state.called.remove(&shard);
         if state.alone.is_some() {
-            state.waiting.insert(shard);
+            state.waiting.insert(shard, wanted.want());
             return grant;
         }
         let state = &mut *state;
@@ -126,25 +179,59 @@ impl Slots {
             grant.places.insert(limited.queue, granted);
             tasks += granted;
         }
-        let left = spread(&mut state.used, tasks, |_| self.concurrency, &mut grant.free);
-        // a place behind a slot is no promise: only quick tasks may have it
+        let behind = self.levels_behind(state, turnaround_ns);
+        let free = self.free(state);
+        let kept = state.kept_before(shard, wanted.head, now).min(free);
+        let allowed = tasks.min(free - kept);
+        let short = spread(&mut state.used, allowed, |_| self.concurrency, &mut grant.free);
+        debug_assert_eq!(short, 0, "what is free can be taken");
+        let left = tasks - allowed;
+        // nobody waits behind a worker that has slots kept free
+        let used = state.used.clone();
+        let level = |worker: usize| match used[worker] < self.concurrency {
+            true => 0,
+            false => behind[worker],
+        };
+        let unmet = spread(&mut state.used, left, level, &mut grant.behind);
         if left > 0 {
-            state.waiting.insert(shard);
+            // a place behind a slot is no promise: only quick tasks may have it
+            state.waiting.insert(shard, Want { tasks: unmet, head: wanted.head });
         } else {
             state.waiting.remove(&shard);
+            if free > allowed {
+                grant.wake = state.call(now);
+            }
         }
-        // nor may they wait behind a worker that is full of tasks that take long
-        let full = |worker: usize| match state.slow[worker] < self.concurrency {
-            true => self.concurrency + self.prefetch,
-            false => 0,
-        };
-        spread(&mut state.used, left, full, &mut grant.behind);
         grant
     }
 
+    /// How many slots no attempt has.
+    fn free(&self, state: &State) -> usize {
+        state.used.iter().map(|used| self.concurrency.saturating_sub(*used)).sum()
+    }
+
+    /// Up to how many attempts each worker may have, places behind its slots included: as many as
+    /// its slots get through in the time of a turnaround (Little's law), by what it has now.
+    fn levels_behind(&self, state: &State, turnaround_ns: u64) -> Vec<usize> {
+        let level = |(used, load_ns): (&usize, &u64)| {
+            let slots = self.concurrency as u64;
+            let mean_ns = load_ns / (*used).max(1) as u64;
+            let places = match mean_ns {
+                0 => self.prefetch,
+                mean_ns => {
+                    let through = (slots.saturating_mul(turnaround_ns) + mean_ns / 2) / mean_ns;
+                    usize::try_from(through).unwrap_or(usize::MAX).min(self.prefetch)
+                }
+            };
+            self.concurrency + places
+        };
+        state.used.iter().zip(&state.load_ns).map(level).collect()
+    }
+
     fn nothing(self: &Arc<Self>, paused: Vec<QueueIndex>) -> Grant {
-        let (free, behind, slow, places) = Default::default();
-        Grant { slots: self.clone(), free, behind, slow, places, paused, alone: false }
+        let (free, behind, load_ns, places) = Default::default();
+        let (slots, wake, alone) = (self.clone(), BTreeSet::new(), false);
+        Grant { slots, free, behind, load_ns, wake, places, paused, alone }
     }
 
     /// Asks for the whole queue, to run one suspect of `shard` alone. While somebody waits for
@@ -154,7 +241,7 @@ impl Slots {
         let alone = state.alone.get_or_insert(Alone { shard, runs: false });
         let mine = alone.shard == shard && !alone.runs;
         if !mine || state.used.iter().any(|used| *used > 0) {
-            state.waiting.insert(shard);
+            state.waiting.insert(shard, wanted.want());
             return None;
         }
         state.alone = Some(Alone { shard, runs: true });
@@ -171,7 +258,7 @@ impl Slots {
         let mut state = self.lock();
         if state.alone.is_some_and(|alone| alone.shard == shard && !alone.runs) {
             state.alone = None;
-            return std::mem::take(&mut state.waiting).into_iter().collect();
+            return state.call(Instant::now()).into_iter().collect();
         }
         Vec::new()
     }
@@ -181,7 +268,7 @@ impl Slots {
     pub(crate) fn release(&self, worker: usize, freed: &Freed) -> Vec<ShardId> {
         let mut state = self.lock();
         state.used[worker] = state.used[worker].saturating_sub(freed.attempts);
-        state.slow[worker] = state.slow[worker].saturating_sub(freed.slow);
+        state.load_ns[worker] = state.load_ns[worker].saturating_sub(freed.load_ns);
         let mut wake = BTreeSet::new();
         for queue in &freed.places {
             wake.append(&mut state.give_places(*queue, 1));
@@ -192,14 +279,18 @@ impl Slots {
         if state.alone.is_some() {
             wake.extend(state.silence());
         } else {
-            wake.append(&mut state.waiting);
+            wake.append(&mut state.call(Instant::now()));
         }
         wake.into_iter().collect()
     }
 
     /// Whether `shard`, which has these tasks ready, may claim one of them now. If not, it is woken
     /// when that may have changed: another shard may hold all credits only until its batch is stored.
-    pub(crate) fn free_or_wait(&self, shard: ShardId, wanted: &Wanted) -> bool {
+    pub(crate) fn free_or_wait(&self, shard: ShardId, wanted: &Wanted) -> MayClaim {
+        self.free_or_wait_at(shard, wanted, Instant::now())
+    }
+
+    fn free_or_wait_at(&self, shard: ShardId, wanted: &Wanted, now: Instant) -> MayClaim {
         let mut state = self.lock();
         let state = &mut *state;
         let mut may_run = wanted.free > 0;
@@ -212,17 +303,35 @@ impl Slots {
             }
         }
         if !may_run {
-            return false;
+            return MayClaim::WhenWoken;
         }
-        let free = state.alone.is_none() && state.used.iter().any(|used| *used < self.concurrency);
-        if !free {
-            state.waiting.insert(shard);
+        let free = if state.alone.is_none() { self.free(state) } else { 0 };
+        if free > state.kept_before(shard, wanted.head, now) {
+            return MayClaim::Now;
         }
-        free
+        state.waiting.insert(shard, wanted.want());
+        if free > 0 { MayClaim::Soon } else { MayClaim::WhenWoken }
     }
 }
 
 impl State {
+    /// Wakes all that wait. What they want is kept for them for a moment.
+    fn call(&mut self, now: Instant) -> BTreeSet<ShardId> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let woken = waiting.keys().copied().collect();
+        self.called
+            .extend(waiting.into_iter().map(|(shard, want)| (shard, (want, now + KEPT_FOR))));
+        woken
+    }
+
+    /// How many slots are kept for other shards whose tasks stand before this rank.
+    fn kept_before(&mut self, shard: ShardId, head: i64, now: Instant) -> usize {
+        self.called.retain(|_, (_, until)| *until > now);
+        let others = self.called.iter().filter(|(other, _)| **other != shard);
+        let before = others.filter(|(_, (want, _))| want.head < head);
+        before.map(|(_, (want, _))| want.tasks).sum()
+    }
+
     /// Takes places of a limited queue; too few are noted if there are tasks for more.
     fn take_places(&mut self, shard: ShardId, wanted: &OfQueue) -> usize {
         let places = self.queues.entry(wanted.queue).or_default();
@@ -302,7 +411,8 @@ impl Grant {
     }
 
     /// The worker for the next claim; its credit now belongs to the attempt.
-    pub(crate) fn assign(&mut self, prefetched: bool, slow: bool) -> Option<usize> {
+    /// `lasts_ns` is how long it takes, as far as is known.
+    pub(crate) fn assign(&mut self, prefetched: bool, lasts_ns: u64) -> Option<usize> {
         let from = if prefetched { &mut self.behind } else { &mut self.free };
         let worker = *from.iter().max_by_key(|(_, count)| **count)?.0;
         let count = from.get_mut(&worker)?;
@@ -310,9 +420,7 @@ impl Grant {
         if *count == 0 {
             from.remove(&worker);
         }
-        if slow {
-            *self.slow.entry(worker).or_default() += 1;
-        }
+        *self.load_ns.entry(worker).or_default() += lasts_ns;
         Some(worker)
     }
 
@@ -334,14 +442,14 @@ impl Grant {
     /// wake while all slots are taken, two shards that can't use them would wake each other for
     /// ever.
     fn return_unused(&mut self, alone: bool) -> Vec<ShardId> {
-        let mut wake = Vec::new();
+        let mut wake: Vec<ShardId> = std::mem::take(&mut self.wake).into_iter().collect();
         for (queue, count) in std::mem::take(&mut self.places) {
             if count > 0 {
                 wake.extend(self.slots.lock().give_places(queue, count));
             }
         }
-        for (worker, count) in std::mem::take(&mut self.slow) {
-            self.slots.lock().slow[worker] += count;
+        for (worker, load_ns) in std::mem::take(&mut self.load_ns) {
+            self.slots.lock().load_ns[worker] += load_ns;
         }
         for (worker, count) in std::mem::take(&mut self.behind) {
             let mut state = self.slots.lock();
@@ -349,7 +457,7 @@ impl Grant {
             if state.alone.is_some() {
                 wake.extend(state.silence());
             } else if state.used[worker] < self.slots.concurrency {
-                wake.extend(std::mem::take(&mut state.waiting));
+                wake.extend(state.call(Instant::now()));
             }
         }
         if alone && self.free.is_empty() {

@@ -165,7 +165,7 @@ pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
     let limited = done.iter().filter(|done| done.attempt.limited);
     let freed = Freed {
         attempts: done.len(),
-        slow: done.iter().filter(|done| done.attempt.slow).count(),
+        load_ns: done.iter().map(|done| done.attempt.lasts_ns).sum(),
         alone: done.iter().any(|done| done.attempt.alone),
         places: limited.map(|done| done.attempt.queue).collect(),
     };

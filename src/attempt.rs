@@ -41,8 +41,9 @@ pub(crate) struct Attempt {
     /// Its ordering key.
     pub(crate) key: Option<Arc<str>>,
     pub(crate) cancel: CancelToken,
-    /// Whether it may keep async attempts that are claimed behind it waiting for long.
-    pub(crate) slow: bool,
+    /// For how long it keeps a slot from those that are claimed behind it, as far as is known, in
+    /// nanoseconds; 0 for a blocking one, which runs elsewhere.
+    pub(crate) lasts_ns: u64,
     /// The definition's index in the registry.
     pub(crate) index: usize,
     /// The worker whose credit it holds.

@@ -9,7 +9,7 @@ use crate::actors::incoming::Incoming;
 use crate::actors::ledger::{Done, FinishBatch};
 use crate::actors::messages::Run;
 use crate::actors::outbox::Once;
-use crate::actors::slots::{Grant, Wanted};
+use crate::actors::slots::{Grant, UNKNOWN_NS, Wanted};
 use crate::attempt::{Attempt, AttemptEnd, Input};
 use crate::clock::Timestamp;
 use crate::queues::QueueIndex;
@@ -19,9 +19,9 @@ use crate::result::TaskResult;
 use crate::settings::Settings;
 use crate::store::{Claim, ClaimBudget, ClaimInput, Overrides, ShardStore};
 
-/// A definition whose attempts take less than this may be claimed ahead of a free slot: waiting
-/// behind a few of its like costs less than an idle slot between two commits.
-const QUICK: Duration = Duration::from_micros(20);
+/// What a turnaround takes beside two commits: one may have begun when an attempt ends, the next
+/// stores the claim that follows it.
+const HANDING_OVER: Duration = Duration::from_micros(200);
 
 /// How many tasks are asked for when nobody knows how many there are.
 const GUESS: usize = 64;
@@ -42,16 +42,33 @@ impl<S: ShardStore> ShardActor<S> {
             return slots.take_alone(self.ledger.id, wanted);
         }
         self.shared.wake(slots.give_up_alone(self.ledger.id));
+        let now = self.shared.clock.now();
+        let head = self.shared.ageing().rank(now, incoming.highest_priority());
         if wanted.is_unrestrained() {
-            wanted.add(QueueIndex::DEFAULT, incoming.len());
+            wanted.add(QueueIndex::DEFAULT, incoming.len(), head);
         } else {
-            incoming.queues().for_each(|queue| wanted.add(queue, 1));
+            incoming.queues().for_each(|queue| wanted.add(queue, 1, head));
         }
-        let due = store.outlook().next_due.is_some_and(|due| due <= self.shared.clock.now());
+        let due = store.outlook().next_due.is_some_and(|due| due <= now);
         if due || moved {
             wanted.guess(GUESS);
         }
-        (!wanted.is_empty()).then(|| slots.take(self.ledger.id, &wanted))
+        (!wanted.is_empty()).then(|| slots.take(self.ledger.id, &wanted, self.turnaround_ns()))
+    }
+
+    /// How long it takes from the end of an attempt until the next one is with its worker, in
+    /// nanoseconds.
+    fn turnaround_ns(&self) -> u64 {
+        let commit = Duration::from_secs_f64(self.commit.0.get().unwrap_or(0.0).clamp(0.0, 1.0));
+        u64::try_from((2 * commit + HANDING_OVER).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether an attempt keeps its slot for no longer than its worker needs on average to free one
+    /// within a turnaround: others may be claimed behind it, and it behind others.
+    fn is_quick(&self, definition: &Definition) -> bool {
+        let slots = self.shared.settings.workers.concurrency as u64;
+        let lasts_ns = definition.service_ns.load(Ordering::Relaxed);
+        lasts_ns > 0 && lasts_ns <= self.turnaround_ns().saturating_mul(slots)
     }
 
     /// What the store may claim against these credits.
@@ -61,10 +78,11 @@ impl<S: ShardStore> ShardActor<S> {
         if grant.is_alone() {
             return ClaimBudget { suspect: true, queues, ..ClaimBudget::default() };
         }
+        let definitions = self.shared.registry.definitions();
         ClaimBudget {
             slots: grant.slots(),
             prefetch: grant.places_behind(),
-            quick: self.shared.registry.definitions().iter().map(is_quick).collect(),
+            quick: definitions.iter().map(|definition| self.is_quick(definition)).collect(),
             queues,
             suspect: false,
         }
@@ -86,9 +104,9 @@ impl<S: ShardStore> ShardActor<S> {
                     continue;
                 }
             };
-            let slow = attempt.slow;
-            let worker = grant.assign(prefetched, slow);
-            let Some(worker) = worker.or_else(|| grant.assign(!prefetched, slow)) else {
+            let lasts_ns = attempt.lasts_ns;
+            let worker = grant.assign(prefetched, lasts_ns);
+            let Some(worker) = worker.or_else(|| grant.assign(!prefetched, lasts_ns)) else {
                 debug_assert!(false, "every claim has a credit");
                 continue;
             };
@@ -161,8 +179,7 @@ impl<S: ShardStore> ShardActor<S> {
             Err(failure) => (Input::Cached(None), Some(failure)),
         };
         let attempt = Attempt {
-            // a blocking one runs on a thread of the pool
-            slow: !definition.blocking && !is_quick(&definition),
+            lasts_ns: lasts_ns(&definition),
             id: claim.id,
             counters: claim.counters,
             priority: claim.priority,
@@ -201,10 +218,15 @@ impl<S: ShardStore> ShardActor<S> {
     }
 }
 
-/// Whether attempts of this definition are known to be over at once.
-fn is_quick(definition: &Arc<Definition>) -> bool {
-    let took = definition.service_ns.load(Ordering::Relaxed);
-    took > 0 && u128::from(took) < QUICK.as_nanos()
+/// For how long an attempt keeps its slot, as far as is known.
+fn lasts_ns(definition: &Definition) -> u64 {
+    if definition.blocking {
+        return 0;
+    }
+    match definition.service_ns.load(Ordering::Relaxed) {
+        0 => UNKNOWN_NS,
+        known => known,
+    }
 }
 
 /// The submission's policy, else its definition's, else the queue's.

@@ -10,9 +10,9 @@ use super::collect::InFlight;
 use super::{Asked, Inbox, MAINTAIN_EVERY, ShardActor};
 use crate::actors::incoming::Incoming;
 use crate::actors::ledger::{DeliverBatch, DeliverItem};
-use crate::actors::messages::{Answered, Deliver, Watch};
+use crate::actors::messages::{Answered, Deliver, Wake, Watch};
 use crate::actors::outbox::Once;
-use crate::actors::slots::Wanted;
+use crate::actors::slots::{KEPT_FOR, MayClaim, Wanted};
 use crate::attempt::{Attempt, CachedInput, Input};
 use crate::error::StoreError;
 use crate::lifecycle::Next;
@@ -252,10 +252,15 @@ impl<S: ShardStore> ShardActor<S> {
         self.shared.moved();
         let again = !self.inbox.asked.is_empty() || !self.inbox.finishes.is_empty();
         let wanted = Wanted::of(&runnable, &self.shared.queues, 1);
-        let claims = !wanted.is_empty() && self.shared.is_claiming();
         // rows may have become ready in a batch that took no credits
-        if again || claims && self.shared.slots.free_or_wait(self.ledger.id, &wanted) {
+        let claims = match !wanted.is_empty() && self.shared.is_claiming() {
+            true => self.shared.slots.free_or_wait(self.ledger.id, &wanted),
+            false => MayClaim::WhenWoken,
+        };
+        if again || claims == MayClaim::Now {
             self.arm(context);
+        } else if claims == MayClaim::Soon {
+            context.run_later(KEPT_FOR, |_, context| context.address().do_send(Wake));
         }
         if self.is_maintenance_due() && self.maintained.elapsed() >= MAINTAIN_EVERY {
             self.maintain(context);

@@ -18,16 +18,23 @@ fn tasks(free: usize) -> Wanted {
     Wanted { free, ..Wanted::default() }
 }
 
-fn freed(attempts: usize, slow: usize, alone: bool) -> Freed {
-    Freed { attempts, slow, alone, places: Vec::new() }
+/// A turnaround, in nanoseconds.
+const MS: u64 = 1_000_000;
+
+fn freed(attempts: usize, long: u64, alone: bool) -> Freed {
+    Freed { attempts, load_ns: long * UNKNOWN_NS, alone, places: Vec::new() }
+}
+
+fn may(slots: &Slots, shard: ShardId, wanted: &Wanted) -> bool {
+    slots.free_or_wait(shard, wanted) == MayClaim::Now
 }
 
 /// Takes and assigns; returns the workers.
 fn assigned(slots: &Arc<Slots>, shard: ShardId, wanted: usize) -> Vec<(usize, bool)> {
-    let mut grant = slots.take(shard, &tasks(wanted));
-    let free = std::iter::from_fn(|| grant.assign(false, false)).map(|worker| (worker, false));
+    let mut grant = slots.take(shard, &tasks(wanted), MS);
+    let free = std::iter::from_fn(|| grant.assign(false, 0)).map(|worker| (worker, false));
     let free: Vec<_> = free.collect();
-    let behind = std::iter::from_fn(|| grant.assign(true, false)).map(|worker| (worker, true));
+    let behind = std::iter::from_fn(|| grant.assign(true, 0)).map(|worker| (worker, true));
     let all: Vec<_> = free.into_iter().chain(behind).collect();
     assert!(grant.give_back(true).is_empty());
     all
@@ -36,25 +43,25 @@ fn assigned(slots: &Arc<Slots>, shard: ShardId, wanted: usize) -> Vec<(usize, bo
 #[test]
 fn free_slots_are_spread_over_the_workers_and_go_before_places_behind_them() {
     let slots = Slots::new(3, 2, 1);
-    let grant = slots.take(A, &tasks(3));
+    let grant = slots.take(A, &tasks(3), MS);
     assert_eq!((grant.slots(), grant.places_behind()), (3, 0));
     assert_eq!(used(&slots), [1, 1, 1]);
-    let more = slots.take(A, &tasks(100));
+    let more = slots.take(A, &tasks(100), MS);
     assert_eq!((more.slots(), more.places_behind()), (3, 3));
-    assert!(!slots.free_or_wait(A, &tasks(1)));
+    assert!(!may(&slots, A, &tasks(1)));
 }
 
 #[test]
 fn what_was_not_assigned_goes_back() {
     let slots = Slots::new(2, 4, 0);
-    let mut grant = slots.take(A, &tasks(5));
-    let worker = grant.assign(false, false).unwrap();
-    assert!(grant.assign(true, false).is_none());
+    let mut grant = slots.take(A, &tasks(5), MS);
+    let worker = grant.assign(false, 0).unwrap();
+    assert!(grant.assign(true, 0).is_none());
     drop(grant.give_back(true));
     let mut expected = vec![0, 0];
     expected[worker] = 1;
     assert_eq!(used(&slots), expected);
-    drop(slots.take(A, &tasks(3)));
+    drop(slots.take(A, &tasks(3), MS));
     assert_eq!(used(&slots), expected, "a dropped grant gives all back");
 }
 
@@ -62,7 +69,7 @@ fn what_was_not_assigned_goes_back() {
 fn a_shard_that_got_too_little_is_woken_when_a_slot_is_free() {
     let slots = Slots::new(1, 1, 0);
     let [(worker, _)] = assigned(&slots, A, 1)[..] else { panic!("one slot") };
-    assert!(slots.take(B, &tasks(1)).give_back(false).is_empty());
+    assert!(slots.take(B, &tasks(1), MS).give_back(false).is_empty());
     assert_eq!(slots.release(worker, &freed(1, 0, false)), [B]);
     assert!(slots.release(worker, &freed(0, 0, false)).is_empty(), "it is woken once");
 }
@@ -70,11 +77,11 @@ fn a_shard_that_got_too_little_is_woken_when_a_slot_is_free() {
 #[test]
 fn a_shard_that_asks_for_a_free_slot_in_vain_is_woken_when_one_comes_back() {
     let slots = Slots::new(1, 2, 0);
-    let held = slots.take(A, &tasks(2));
-    assert!(!slots.free_or_wait(B, &tasks(1)));
+    let held = slots.take(A, &tasks(2), MS);
+    assert!(!may(&slots, B, &tasks(1)));
     assert_eq!(held.give_back(false), [B]);
-    assert!(slots.free_or_wait(B, &tasks(1)));
-    drop(slots.take(A, &tasks(2)));
+    assert!(may(&slots, B, &tasks(1)));
+    drop(slots.take(A, &tasks(2), MS));
     assert!(slots.release(0, &freed(0, 0, false)).is_empty(), "who may claim now doesn't wait");
 }
 
@@ -83,7 +90,7 @@ fn a_shard_that_asks_for_a_free_slot_in_vain_is_woken_when_one_comes_back() {
 fn a_place_behind_a_slot_does_not_stop_the_wait_for_a_slot() {
     let slots = Slots::new(1, 1, 4);
     let [(worker, false)] = assigned(&slots, A, 1)[..] else { panic!("one slot") };
-    let grant = slots.take(B, &tasks(1));
+    let grant = slots.take(B, &tasks(1), MS);
     assert_eq!((grant.slots(), grant.places_behind()), (0, 1));
     assert!(grant.give_back(false).is_empty());
     assert_eq!(slots.release(worker, &freed(1, 0, false)), [B]);
@@ -92,14 +99,14 @@ fn a_place_behind_a_slot_does_not_stop_the_wait_for_a_slot() {
 #[test]
 fn a_shard_that_was_kept_from_a_slot_by_anothers_places_is_woken_when_they_come_back() {
     let slots = Slots::new(1, 2, 4);
-    let holder = slots.take(A, &tasks(2));
-    let guess = slots.take(B, &tasks(3));
+    let holder = slots.take(A, &tasks(2), MS);
+    let guess = slots.take(B, &tasks(3), MS);
     assert_eq!((guess.slots(), guess.places_behind()), (0, 3));
     assert_eq!(holder.give_back(false), [B]);
     // no attempt runs, and yet no slot is free
-    assert!(!slots.free_or_wait(A, &tasks(1)));
+    assert!(!may(&slots, A, &tasks(1)));
     assert_eq!(guess.give_back(false), [A]);
-    assert!(slots.free_or_wait(A, &tasks(1)));
+    assert!(may(&slots, A, &tasks(1)));
 }
 
 #[test]
@@ -107,8 +114,8 @@ fn a_suspect_waits_until_nothing_runs_and_then_nothing_runs_beside_it() {
     let slots = Slots::new(2, 2, 1);
     let running = assigned(&slots, B, 2);
     assert!(slots.take_alone(A, Wanted::default()).is_none());
-    assert!(!slots.free_or_wait(B, &tasks(1)), "nothing is claimed while it waits");
-    let refused = slots.take(B, &tasks(1));
+    assert!(!may(&slots, B, &tasks(1)), "nothing is claimed while it waits");
+    let refused = slots.take(B, &tasks(1), MS);
     assert_eq!((refused.slots(), refused.places_behind()), (0, 0));
     assert!(slots.release(running[0].0, &freed(1, 0, false)).is_empty());
     assert_eq!(slots.release(running[1].0, &freed(1, 0, false)), [A]);
@@ -118,20 +125,20 @@ fn a_suspect_waits_until_nothing_runs_and_then_nothing_runs_beside_it() {
         slots.take_alone(A, Wanted::default()).is_none()
             && slots.take_alone(B, Wanted::default()).is_none()
     );
-    let worker = grant.assign(false, false).unwrap();
-    assert!(grant.assign(false, false).is_none() && grant.assign(true, false).is_none());
+    let worker = grant.assign(false, 0).unwrap();
+    assert!(grant.assign(false, 0).is_none() && grant.assign(true, 0).is_none());
     assert!(grant.give_back(true).is_empty());
-    assert_eq!(slots.take(B, &tasks(9)).slots(), 0);
+    assert_eq!(slots.take(B, &tasks(9), MS).slots(), 0);
     let woken = slots.release(worker, &freed(1, 0, true));
     assert!(woken.contains(&B));
-    assert_eq!(slots.take(B, &tasks(9)).slots(), 4);
+    assert_eq!(slots.take(B, &tasks(9), MS).slots(), 4);
 }
 
 #[test]
 fn a_suspect_is_woken_when_the_last_place_behind_a_slot_comes_back() {
     let slots = Slots::new(1, 1, 2);
     let [(worker, _)] = assigned(&slots, B, 1)[..] else { panic!("one slot") };
-    let behind = slots.take(B, &tasks(2));
+    let behind = slots.take(B, &tasks(2), MS);
     assert_eq!(behind.places_behind(), 2);
     assert!(slots.take_alone(A, Wanted::default()).is_none());
     assert!(slots.release(worker, &freed(1, 0, false)).is_empty(), "places are still taken");
@@ -144,10 +151,10 @@ fn giving_up_the_wait_for_silence_wakes_the_others() {
     let slots = Slots::new(1, 2, 0);
     let running = assigned(&slots, B, 1);
     assert!(slots.take_alone(A, Wanted::default()).is_none());
-    assert_eq!(slots.take(B, &tasks(1)).slots(), 0);
+    assert_eq!(slots.take(B, &tasks(1), MS).slots(), 0);
     assert!(slots.give_up_alone(B).is_empty(), "only who waits can give up");
     assert!(slots.give_up_alone(A).contains(&B));
-    assert_eq!(slots.take(B, &tasks(1)).slots(), 1);
+    assert_eq!(slots.take(B, &tasks(1), MS).slots(), 1);
     drop(slots.release(running[0].0, &freed(1, 0, false)));
     let suspect = slots.take_alone(A, Wanted::default()).unwrap();
     assert!(slots.give_up_alone(A).is_empty(), "one that runs isn't waiting");
@@ -158,11 +165,11 @@ fn giving_up_the_wait_for_silence_wakes_the_others() {
 fn a_suspect_that_was_not_found_frees_the_queue() {
     let slots = Slots::new(1, 1, 0);
     let grant = slots.take_alone(A, Wanted::default()).unwrap();
-    assert!(slots.take(B, &tasks(1)).give_back(false).is_empty());
+    assert!(slots.take(B, &tasks(1), MS).give_back(false).is_empty());
     assert_eq!(grant.give_back(false), [B]);
-    assert!(slots.free_or_wait(B, &tasks(1)));
+    assert!(may(&slots, B, &tasks(1)));
     drop(slots.take_alone(A, Wanted::default()));
-    assert!(slots.free_or_wait(B, &tasks(1)), "a dropped grant frees it, too");
+    assert!(may(&slots, B, &tasks(1)), "a dropped grant frees it, too");
 }
 
 #[derive(Clone, Debug)]
@@ -223,11 +230,11 @@ proptest! {
                 Step::Take { shard, wanted } => {
                     let had_free = used(&slots).iter().any(|used| *used < concurrency);
                     let blocked = slots.lock().alone.is_some();
-                    let grant = slots.take(ShardId(shard), &tasks(wanted));
+                    let grant = slots.take(ShardId(shard), &tasks(wanted), MS);
                     let got = grant.slots() + grant.places_behind();
                     prop_assert!(got <= wanted);
                     prop_assert_eq!(grant.slots() > 0, had_free && !blocked && wanted > 0);
-                    let waits = slots.lock().waiting.contains(&ShardId(shard));
+                    let waits = slots.lock().waiting.contains_key(&ShardId(shard));
                     prop_assert!(grant.slots() == wanted || waits, "too little, and forgotten");
                     grants.push((grant, false));
                 }
@@ -243,7 +250,7 @@ proptest! {
                     let index = grant % grants.len();
                     let (grant, assigned) = &mut grants[index];
                     let alone = grant.is_alone();
-                    if let Some(worker) = grant.assign(prefetched, false) {
+                    if let Some(worker) = grant.assign(prefetched, 0) {
                         *assigned = true;
                         attempts.push((worker, alone));
                     }
@@ -291,17 +298,17 @@ proptest! {
 #[test]
 fn nobody_gets_a_place_behind_a_worker_that_is_full_of_long_attempts() {
     let slots = Slots::new(2, 1, 4);
-    let mut grant = slots.take(A, &tasks(1));
-    let worker = grant.assign(false, true).unwrap();
+    let mut grant = slots.take(A, &tasks(1), MS);
+    let worker = grant.assign(false, UNKNOWN_NS).unwrap();
     assert!(grant.give_back(true).is_empty());
-    let mut grant = slots.take(B, &tasks(9));
+    let mut grant = slots.take(B, &tasks(9), MS);
     assert_eq!((grant.slots(), grant.places_behind()), (1, 4));
-    let other = grant.assign(true, false).unwrap();
+    let other = grant.assign(true, 0).unwrap();
     assert_ne!(other, worker);
     drop(grant.give_back(true));
     drop(slots.release(worker, &freed(1, 1, false)));
-    assert_eq!(slots.lock().slow, [0, 0]);
-    assert_eq!(slots.take(B, &tasks(9)).places_behind(), 8, "behind both");
+    assert_eq!(slots.lock().load_ns, [0, 0]);
+    assert_eq!(slots.take(B, &tasks(9), MS).places_behind(), 8, "behind both");
 }
 
 /// Tasks of a queue of which so many may run at a time.
@@ -314,35 +321,93 @@ fn of_limited(queue: QueueIndex, limit: usize, tasks: usize) -> Wanted {
 fn no_more_places_of_a_limited_queue_are_given_than_it_has_and_others_go_on() {
     let queue = Queues::new().get_or_add("mail");
     let slots = Slots::new(1, 8, 0);
-    let mut first = slots.take(A, &of_limited(queue, 3, 2));
+    let mut first = slots.take(A, &of_limited(queue, 3, 2), MS);
     assert_eq!((first.slots(), first.queues().left(queue)), (2, 2));
     assert!(first.assign_place(queue) && first.assign_place(queue) && !first.assign_place(queue));
-    assert!(first.assign(false, true).is_some() && first.assign(false, true).is_some());
+    assert!(first.assign(false, UNKNOWN_NS).is_some() && first.assign(false, UNKNOWN_NS).is_some());
     drop(first);
-    let second = slots.take(B, &Wanted { free: 1, ..of_limited(queue, 3, 5) });
+    let second = slots.take(B, &Wanted { free: 1, ..of_limited(queue, 3, 5) }, MS);
     assert_eq!(
         (second.slots(), second.queues().left(queue)),
         (2, 1),
         "one place and one free task"
     );
     assert!(second.give_back(false).contains(&B), "its one place is free again, and it waits");
-    assert!(slots.free_or_wait(B, &of_limited(queue, 3, 5)));
-    assert!(!slots.free_or_wait(B, &of_limited(queue, 2, 5)));
-    let ended = Freed { attempts: 1, slow: 1, places: vec![queue], ..Freed::default() };
+    assert!(may(&slots, B, &of_limited(queue, 3, 5)));
+    assert!(!may(&slots, B, &of_limited(queue, 2, 5)));
+    let ended = Freed { attempts: 1, load_ns: UNKNOWN_NS, places: vec![queue], ..Freed::default() };
     assert_eq!(slots.release(0, &ended), [B]);
-    assert!(slots.free_or_wait(B, &of_limited(queue, 2, 5)));
+    assert!(may(&slots, B, &of_limited(queue, 2, 5)));
 }
 
 #[test]
 fn a_guess_at_a_limited_queue_waits_for_no_place() {
     let queue = Queues::new().get_or_add("mail");
     let slots = Slots::new(1, 8, 0);
-    let mut all = slots.take(A, &of_limited(queue, 1, 1));
-    assert!(all.assign_place(queue) && all.assign(false, true).is_some());
+    let mut all = slots.take(A, &of_limited(queue, 1, 1), MS);
+    assert!(all.assign_place(queue) && all.assign(false, UNKNOWN_NS).is_some());
     let mut guess = of_limited(queue, 1, 0);
     guess.limited[0].certain = false;
     guess.guess(10);
-    drop(slots.take(B, &guess));
-    let ended = Freed { attempts: 1, slow: 1, places: vec![queue], ..Freed::default() };
+    drop(slots.take(B, &guess, MS));
+    let ended = Freed { attempts: 1, load_ns: UNKNOWN_NS, places: vec![queue], ..Freed::default() };
     assert!(!slots.release(0, &ended).contains(&B));
+}
+
+/// So many tasks, the first of which has this rank.
+fn from(head: i64, free: usize) -> Wanted {
+    Wanted { head, free, ..Wanted::default() }
+}
+
+#[test]
+fn what_comes_back_is_kept_for_the_shard_whose_tasks_stand_first_but_not_for_long() {
+    let slots = Slots::new(1, 4, 0);
+    assigned(&slots, A, 4);
+    let now = Instant::now();
+    let later = now + KEPT_FOR;
+    assert_eq!(slots.free_or_wait_at(A, &from(7, 3), now), MayClaim::WhenWoken);
+    assert_eq!(slots.free_or_wait_at(B, &from(9, 9), now), MayClaim::WhenWoken);
+    assert_eq!(slots.release(0, &freed(2, 0, false)), [A, B]);
+    // the lower one comes first and gets nothing of the two, as the other wants three
+    let mut grant = slots.take_at(B, &from(9, 9), MS, now);
+    assert_eq!((grant.slots(), grant.places_behind()), (0, 0));
+    assert!(grant.give_back(false).is_empty());
+    assert_eq!(slots.free_or_wait_at(B, &from(9, 9), now), MayClaim::Soon);
+    grant = slots.take_at(A, &from(7, 1), MS, now);
+    assert_eq!(grant.slots(), 1);
+    // it wanted less than it had said, and the other hears of that
+    assert!(grant.assign(false, 0).is_some());
+    assert_eq!(grant.give_back(true), [B]);
+    assert_eq!(slots.take_at(B, &from(9, 9), MS, now).slots(), 1);
+    // a shard that is woken and busy with something else keeps nobody waiting for long
+    assert_eq!(slots.free_or_wait_at(A, &from(7, 3), now), MayClaim::Now);
+    let mut rest = slots.take_at(A, &from(7, 1), MS, now);
+    assert!(rest.assign(false, 0).is_some() && rest.give_back(true).is_empty());
+    assert_eq!(slots.free_or_wait_at(A, &from(7, 3), now), MayClaim::WhenWoken);
+    assert!(slots.release(0, &freed(1, 0, false)).contains(&A));
+    assert_eq!(slots.take_at(B, &from(9, 9), MS, later + KEPT_FOR).slots(), 1);
+}
+
+#[test]
+fn a_shard_that_has_places_behind_slots_for_all_it_wants_keeps_no_slot_from_others() {
+    let slots = Slots::new(1, 2, 8);
+    assigned(&slots, A, 2);
+    let now = Instant::now();
+    let grant = slots.take_at(A, &from(1, 4), MS, now);
+    assert_eq!((grant.slots(), grant.places_behind()), (0, 4));
+    assert_eq!(slots.release(0, &freed(2, 0, false)), [A]);
+    drop(grant.give_back(true));
+    assert_eq!(slots.take_at(B, &from(9, 1), MS, now).slots(), 1);
+}
+
+#[test]
+fn as_many_wait_behind_slots_as_these_get_through_in_a_turnaround() {
+    for (lasts_ns, places) in [(MS / 10, 80), (MS, 8), (5 * MS, 2), (16 * MS, 1), (17 * MS, 0)] {
+        let slots = Slots::new(1, 8, 1_000);
+        let mut grant = slots.take(A, &tasks(8), MS);
+        while grant.assign(false, lasts_ns).is_some() {}
+        drop(grant.give_back(true));
+        let behind = slots.take(A, &tasks(2_000), MS).places_behind();
+        assert_eq!(behind, places, "with attempts of {lasts_ns} ns");
+    }
 }

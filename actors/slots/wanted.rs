@@ -1,11 +1,14 @@
 //! What a shard could claim, queue by queue.
 
+use super::Want;
 use crate::queues::{QueueIndex, Queues};
 use crate::store::Runnable;
 
 /// What a shard could claim.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Wanted {
+    /// The rank of the first of them; `i64::MAX` if that isn't known.
+    pub(super) head: i64,
     /// Tasks of queues without a limit.
     pub(super) free: usize,
     pub(super) limited: Vec<OfQueue>,
@@ -20,6 +23,13 @@ pub(super) struct OfQueue {
     pub(super) tasks: usize,
     /// Whether any of them is known to be there.
     pub(super) certain: bool,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        let (limited, paused) = Default::default();
+        Wanted { head: i64::MAX, free: 0, limited, paused }
+    }
 }
 
 impl Wanted {
@@ -39,20 +49,21 @@ impl Wanted {
         }
         for one in runnable {
             let tasks = one.ready + if one.more { guess } else { 0 } + usize::from(one.suspects);
-            wanted.add(one.queue, tasks);
+            wanted.add(one.queue, tasks, one.head);
         }
         wanted
     }
 
-    /// Adds tasks that are there.
-    pub(crate) fn add(&mut self, queue: QueueIndex, tasks: usize) {
-        if self.is_paused(queue) {
+    /// Adds tasks that are there, the first of which has this rank.
+    pub(crate) fn add(&mut self, queue: QueueIndex, tasks: usize, head: i64) {
+        if self.is_paused(queue) || tasks == 0 {
             return;
         }
+        self.head = self.head.min(head);
         match self.limited.iter_mut().find(|limited| limited.queue == queue) {
             Some(limited) => {
                 limited.tasks += tasks;
-                limited.certain |= tasks > 0;
+                limited.certain = true;
             }
             None => self.free += tasks,
         }
@@ -75,5 +86,10 @@ impl Wanted {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.free == 0 && self.limited.iter().all(|limited| limited.tasks == 0)
+    }
+
+    pub(super) fn want(&self) -> Want {
+        let limited: usize = self.limited.iter().map(|limited| limited.tasks).sum();
+        Want { tasks: self.free + limited, head: self.head }
     }
 }

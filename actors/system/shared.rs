@@ -278,6 +278,11 @@ impl Shared {
         }
     }
 
+    /// How priority and time make the order.
+    pub(crate) fn ageing(&self) -> Ageing {
+        Ageing::new(self.settings.tasks.ageing_per_level)
+    }
+
     pub(crate) fn store_options(&self) -> StoreOptions {
         let definitions = self.registry.definitions();
         let subscribers: Vec<Arc<str>> = definitions
@@ -295,7 +300,7 @@ impl Shared {
             queue_of: self.queue_of.clone(),
             queues: self.queues.clone(),
             subscribers: definitions.iter().map(|of| subscribers_of(of.role)).collect(),
-            ageing: Ageing::new(settings.tasks.ageing_per_level),
+            ageing: self.ageing(),
             max_crashes: settings.tasks.max_crashes,
             window: settings.limits.window,
             keep_results: settings.retention.results,

@@ -193,7 +193,7 @@ impl<F: Factory> World<F> {
 
     /// What could run now, over all queues, as far as the store knows.
     fn runnable(&mut self) -> Runnable {
-        let mut sum = Runnable::default();
+        let mut sum = Runnable::nothing(QueueIndex::DEFAULT);
         for one in self.store().runnable() {
             sum.ready += one.ready;
             sum.more |= one.more;

@@ -268,15 +268,24 @@ pub(crate) struct Outlook {
 }
 
 /// What of a named queue could run now, as far as a store knows without looking.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Runnable {
     pub(crate) queue: QueueIndex,
+    /// The rank of the first; `i64::MAX` if there is none in memory.
+    pub(crate) head: i64,
     /// How many rows are known to be ready.
     pub(crate) ready: usize,
     /// Whether there may be more of them on disk.
     pub(crate) more: bool,
     /// Whether a suspect is ready.
     pub(crate) suspects: bool,
+}
+
+impl Runnable {
+    /// A queue of which nothing is known.
+    pub(crate) fn nothing(queue: QueueIndex) -> Self {
+        Runnable { queue, head: i64::MAX, ready: 0, more: false, suspects: false }
+    }
 }
 
 /// Why a batch as a whole failed.

@@ -273,26 +273,29 @@ impl ShardStore for SqliteStore {
     fn runnable(&self) -> Vec<Runnable> {
         let mut found: Vec<Runnable> = Vec::new();
         let mut of = |kind: KindId, add: &dyn Fn(&mut Runnable)| {
-            let Some(kind) = self.kinds.get(kind) else { return };
-            match found.iter_mut().find(|one| one.queue == kind.queue) {
-                Some(one) => add(one),
-                None => {
-                    let mut one = Runnable { queue: kind.queue, ..Runnable::default() };
-                    add(&mut one);
-                    found.push(one);
-                }
-            }
+            let Some(queue) = self.kinds.get(kind).map(|kind| kind.queue) else { return };
+            let known = found.iter().position(|one| one.queue == queue);
+            let at = known.unwrap_or_else(|| {
+                found.push(Runnable::nothing(queue));
+                found.len() - 1
+            });
+            add(&mut found[at]);
         };
         for (kind, window) in self.windows.iter() {
             if window.len() > 0 || window.may_refill() {
                 of(kind, &|one| {
+                    let first = window.iter().next().map_or(i64::MAX, |place| place.rank);
+                    one.head = one.head.min(first);
                     one.ready += window.len();
                     one.more |= window.may_refill();
                 });
             }
         }
-        for kind in self.suspects.values() {
-            of(*kind, &|one| one.suspects = true);
+        for (place, kind) in &self.suspects {
+            of(*kind, &|one| {
+                one.head = one.head.min(place.rank);
+                one.suspects = true;
+            });
         }
         found
     }

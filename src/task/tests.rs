@@ -76,7 +76,7 @@ async fn on_end(result: TaskResult, seen: Data<AtomicU32>) -> Result<(), TaskErr
 fn attempt(definition: Definition, input: Input) -> Arc<Attempt> {
     let second = Duration::from_secs(1);
     Arc::new(Attempt {
-        slow: false,
+        lasts_ns: 0,
         id: TaskId::new(ShardId(2), 7),
         definition: Arc::new(definition),
         counters: Counters { claim_no: 4, failures: 2, crashes: 1 },
