@@ -1,0 +1,147 @@
+//! The subscribed mailbox of a round: it counts results, and times some of them.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use actix::Handler;
+use message_queue_sqlite::prelude::*;
+use tokio::sync::watch;
+
+use super::measure::{Latency, micros};
+use super::world::sample_of;
+
+/// One task in so many is timed: timing takes time.
+pub(crate) const SAMPLE_EVERY: usize = 64;
+
+/// After how many results the time is noted.
+pub(crate) const TICK: usize = 64;
+
+/// A subscribed mailbox.
+struct Mailbox {
+    shared: Arc<Shared>,
+}
+
+impl Actor for Mailbox {
+    type Context = Context<Self>;
+}
+
+impl Handler<TaskResult> for Mailbox {
+    type Result = ();
+
+    fn handle(&mut self, result: TaskResult, _: &mut Context<Self>) {
+        assert!(result.is_finished(), "a no-op task finishes");
+        if let Some(sample) = sample_of(&result) {
+            self.shared.arrived(sample);
+        }
+        let seen = self.shared.seen.fetch_add(1, Ordering::AcqRel) + 1;
+        if seen.is_multiple_of(TICK) {
+            lock(&self.shared.ticks).push(Instant::now());
+        }
+        if seen == self.shared.awaited.load(Ordering::Acquire) {
+            self.shared.all.send_replace(seen);
+        }
+    }
+}
+
+/// What the mailbox and its listener share.
+struct Shared {
+    seen: AtomicUsize,
+    /// How many results are waited for.
+    awaited: AtomicUsize,
+    all: watch::Sender<usize>,
+    ticks: Mutex<Vec<Instant>>,
+    began: Instant,
+    /// When each timed task was sent, in nanoseconds since `began`.
+    sent: Vec<AtomicU64>,
+    submit_us: Mutex<Vec<f64>>,
+    e2e_us: Mutex<Vec<f64>>,
+}
+
+impl Shared {
+    fn arrived(&self, sample: usize) {
+        if let Some(took) = self.since_sent(sample) {
+            lock(&self.e2e_us).push(took);
+        }
+    }
+
+    fn since_sent(&self, sample: usize) -> Option<f64> {
+        let sent = std::time::Duration::from_nanos(self.sent.get(sample)?.load(Ordering::Acquire));
+        Some(micros(self.began.elapsed().saturating_sub(sent)))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Hears of results. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Listener {
+    shared: Arc<Shared>,
+}
+
+impl Listener {
+    /// For tasks of which up to so many are timed.
+    pub(crate) fn new(samples: usize) -> Self {
+        let shared = Shared {
+            seen: AtomicUsize::new(0),
+            awaited: AtomicUsize::new(usize::MAX),
+            all: watch::Sender::new(0),
+            ticks: Mutex::default(),
+            began: Instant::now(),
+            sent: std::iter::repeat_with(AtomicU64::default).take(samples).collect(),
+            submit_us: Mutex::default(),
+            e2e_us: Mutex::default(),
+        };
+        Listener { shared: Arc::new(shared) }
+    }
+
+    /// Starts a mailbox on this thread.
+    pub(crate) fn mailbox(&self) -> Recipient<TaskResult> {
+        Mailbox { shared: self.shared.clone() }.start().recipient()
+    }
+
+    /// A timed task is sent now.
+    pub(crate) fn sent(&self, sample: usize) {
+        let now = self.shared.began.elapsed().as_nanos();
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        self.shared.sent[sample].store(now, Ordering::Release);
+    }
+
+    /// A timed task's id has come: it is stored.
+    pub(crate) fn stored(&self, sample: usize) {
+        if let Some(took) = self.shared.since_sent(sample) {
+            lock(&self.shared.submit_us).push(took);
+        }
+    }
+
+    /// How many results have come.
+    pub(crate) fn seen(&self) -> usize {
+        self.shared.seen.load(Ordering::Acquire)
+    }
+
+    /// Waits until so many results have come since the listener was made. One caller at a time.
+    pub(crate) async fn until(&self, results: usize) {
+        let mut all = self.shared.all.subscribe();
+        self.shared.awaited.store(results, Ordering::Release);
+        if self.seen() < results {
+            // the sender is ours, so it lives
+            let _ = all.wait_for(|seen| *seen >= results).await;
+        }
+    }
+
+    /// How many results came per second between two of them, both multiples of [`TICK`].
+    pub(crate) fn rate_between(&self, first: usize, last: usize) -> Option<f64> {
+        let ticks = lock(&self.shared.ticks);
+        let at = |result: usize| ticks.get((result / TICK).checked_sub(1)?);
+        let took = at(last)?.duration_since(*at(first)?).as_secs_f64();
+        (took > 0.0).then(|| (last - first) as f64 / took)
+    }
+
+    /// From sending to the id, and from sending to the result's arrival.
+    pub(crate) fn latencies(&self) -> (Option<Latency>, Option<Latency>) {
+        let take = |micros: &Mutex<Vec<f64>>| Latency::of(std::mem::take(&mut *lock(micros)));
+        (take(&self.shared.submit_us), take(&self.shared.e2e_us))
+    }
+}
