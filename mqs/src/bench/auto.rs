@@ -49,7 +49,7 @@ fn run(dir: &Path, case: Case, seconds: f64) -> Result<Phased, AnyError> {
             all_answered(&window, in_flight).await?;
             *rate = (listener.seen() - before) as f64 / began.elapsed().as_secs_f64();
         }
-        listener.until(sent).await;
+        listener.until(sent).await?;
         until_called_back(&queue, sent as u64).await?;
         let mut whole = meter.stop(&queue, case.durability, sent).await?;
         (whole.submit, whole.e2e) = listener.latencies();

@@ -42,7 +42,7 @@ impl Drained<'_> {
     async fn drain(&self, tasks: usize) -> Result<f64, AnyError> {
         let before = self.listener.seen();
         release(self.gate);
-        self.listener.until(before + tasks).await;
+        self.listener.until(before + tasks).await?;
         let at = |tenths: usize| (before + tasks * tenths / 10).next_multiple_of(TICK);
         let rate = self.listener.rate_between(at(1), at(9));
         rate.ok_or_else(|| "a drain took no time".into())

@@ -41,13 +41,9 @@ pub(crate) async fn submit_each(
             listener.sent(sample);
         }
         let request = dispatcher.send(submit);
-        let listener = sample.map(|sample| (sample, listener.clone()));
+        let listener = listener.clone();
         actix_rt::spawn(async move {
-            let stored = request.await;
-            assert!(matches!(stored, Ok(Ok(_))), "a submission failed: {stored:?}");
-            if let Some((sample, listener)) = listener {
-                listener.stored(sample);
-            }
+            answered(request.await, sample, &listener);
             drop(permit);
         });
     }
@@ -74,16 +70,26 @@ pub(crate) async fn submit_bulks(
         let request = dispatcher.send(SubmitAll::new(submits));
         let listener = listener.clone();
         actix_rt::spawn(async move {
-            let stored = request.await;
-            assert!(matches!(stored, Ok(Ok(_))), "a bulk submission failed: {stored:?}");
-            if let Some(sample) = samples.first() {
-                listener.stored(*sample);
-            }
+            answered(request.await, samples.first().copied(), &listener);
             drop(permit);
         });
         first = end;
     }
-    all_answered(&window, BULKS_IN_FLIGHT).await
+    all_answered(&window, BULKS_IN_FLIGHT).await?;
+    listener.check()
+}
+
+/// A submission's answer has come.
+fn answered<T>(
+    answer: Result<Result<T, Error>, actix::MailboxError>,
+    sample: Option<usize>,
+    listener: &Listener,
+) {
+    match (answer.map_err(Error::from).flatten(), sample) {
+        (Ok(_), Some(sample)) => listener.stored(sample),
+        (Ok(_), None) => {}
+        (Err(error), _) => listener.fail(format!("a submission failed: {error}")),
+    }
 }
 
 /// Waits until every submission of a window has been answered.

@@ -57,7 +57,7 @@ fn run(dir: &Path, case: Case, seconds: f64) -> Result<(Latency, Measured), AnyE
                 listener.stored(sample);
             }
             done += 1;
-            listener.until(done).await;
+            listener.until(done).await?;
             actix_rt::time::sleep(PAUSE).await;
         }
         let mut measured = meter.stop(&queue, case.durability, done).await?;

@@ -8,6 +8,7 @@ use actix::Handler;
 use message_queue_sqlite::prelude::*;
 use tokio::sync::watch;
 
+use super::AnyError;
 use super::measure::{Latency, micros};
 use super::world::sample_of;
 
@@ -30,15 +31,17 @@ impl Handler<TaskResult> for Mailbox {
     type Result = ();
 
     fn handle(&mut self, result: TaskResult, _: &mut Context<Self>) {
-        assert!(result.is_finished(), "a no-op task finishes");
+        if !result.is_finished() {
+            self.shared.fail(format!("task {} ended as {:?}", result.id(), result.outcome()));
+        }
         if let Some(sample) = sample_of(&result) {
             self.shared.arrived(sample);
         }
-        let seen = self.shared.seen.fetch_add(1, Ordering::AcqRel) + 1;
+        let seen = self.shared.seen.fetch_add(1, Ordering::SeqCst) + 1;
         if seen.is_multiple_of(TICK) {
             lock(&self.shared.ticks).push(Instant::now());
         }
-        if seen == self.shared.awaited.load(Ordering::Acquire) {
+        if seen == self.shared.awaited.load(Ordering::SeqCst) {
             self.shared.all.send_replace(seen);
         }
     }
@@ -49,7 +52,9 @@ struct Shared {
     seen: AtomicUsize,
     /// How many results are waited for.
     awaited: AtomicUsize,
+    /// How many had come when that was waited for; the largest number after a failure.
     all: watch::Sender<usize>,
+    failure: Mutex<Option<String>>,
     ticks: Mutex<Vec<Instant>>,
     began: Instant,
     /// When each timed task was sent, in nanoseconds since `began`.
@@ -59,6 +64,12 @@ struct Shared {
 }
 
 impl Shared {
+    /// Ends the waiting, for something will never come.
+    fn fail(&self, why: String) {
+        lock(&self.failure).get_or_insert(why);
+        self.all.send_replace(usize::MAX);
+    }
+
     fn arrived(&self, sample: usize) {
         if let Some(took) = self.since_sent(sample) {
             lock(&self.e2e_us).push(took);
@@ -88,6 +99,7 @@ impl Listener {
             seen: AtomicUsize::new(0),
             awaited: AtomicUsize::new(usize::MAX),
             all: watch::Sender::new(0),
+            failure: Mutex::default(),
             ticks: Mutex::default(),
             began: Instant::now(),
             sent: std::iter::repeat_with(AtomicU64::default).take(samples).collect(),
@@ -118,17 +130,32 @@ impl Listener {
 
     /// How many results have come.
     pub(crate) fn seen(&self) -> usize {
-        self.shared.seen.load(Ordering::Acquire)
+        self.shared.seen.load(Ordering::SeqCst)
+    }
+
+    /// A submission failed, and nobody waits for it.
+    pub(crate) fn fail(&self, why: String) {
+        self.shared.fail(why);
     }
 
     /// Waits until so many results have come since the listener was made. One caller at a time.
-    pub(crate) async fn until(&self, results: usize) {
+    ///
+    /// # Errors
+    ///
+    /// A submission or a task failed, so some would never come.
+    pub(crate) async fn until(&self, results: usize) -> Result<(), AnyError> {
         let mut all = self.shared.all.subscribe();
-        self.shared.awaited.store(results, Ordering::Release);
+        self.shared.awaited.store(results, Ordering::SeqCst);
         if self.seen() < results {
             // the sender is ours, so it lives
             let _ = all.wait_for(|seen| *seen >= results).await;
         }
+        self.check()
+    }
+
+    /// Whether all went well so far.
+    pub(crate) fn check(&self) -> Result<(), AnyError> {
+        lock(&self.shared.failure).take().map_or(Ok(()), |why| Err(why.into()))
     }
 
     /// How many results came per second between two of them, both multiples of [`TICK`].
@@ -143,5 +170,33 @@ impl Listener {
     pub(crate) fn latencies(&self) -> (Option<Latency>, Option<Latency>) {
         let take = |micros: &Mutex<Vec<f64>>| Latency::of(std::mem::take(&mut *lock(micros)));
         (take(&self.shared.submit_us), take(&self.shared.e2e_us))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::world::block_on;
+
+    #[test]
+    fn whoever_waits_for_results_that_will_never_come_is_told() {
+        let waited = block_on(async {
+            let listener = Listener::new(0);
+            let other = listener.clone();
+            actix_rt::spawn(async move { other.fail("the disk is full".into()) });
+            // a failing test ends, too
+            actix_rt::time::timeout(Duration::from_secs(60), listener.until(1)).await?
+        });
+        assert_eq!(waited.unwrap_err().to_string(), "the disk is full");
+    }
+
+    #[test]
+    fn a_timed_task_is_timed_from_its_sending() {
+        let listener = Listener::new(2);
+        listener.sent(1);
+        listener.stored(1);
+        let (submit, e2e) = listener.latencies();
+        assert!(submit.unwrap().p50_us <= micros(listener.shared.began.elapsed()));
+        assert_eq!(e2e, None);
     }
 }

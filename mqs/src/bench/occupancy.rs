@@ -139,6 +139,12 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_is_idle_for_as_long_as_one_ready_task_follows_another() {
+        let spans = [span(0, 0, 5, 20), span(0, 5, 9, 20)];
+        assert_eq!(occupancy(&spans, 1, 2).unwrap().longest_idle, 9);
+    }
+
+    #[test]
     fn where_no_task_waits_there_is_nothing_to_say() {
         assert_eq!(occupancy(&[span(0, 5, 5, 10)], 1, 1), None);
         assert_eq!(occupancy(&[], 1, 1), None);

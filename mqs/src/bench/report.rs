@@ -115,7 +115,7 @@ impl Row {
     }
 
     pub(crate) fn json(&self) -> String {
-        json!(self).to_string()
+        serde_json::to_string(self).expect("a row is texts, numbers and maps with texts as keys")
     }
 
     /// A line of the table.

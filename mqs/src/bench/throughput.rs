@@ -58,7 +58,7 @@ pub(crate) fn run(dir: &Path, case: Case, way: Way, tasks: usize) -> Result<Meas
             }
             Way::Bulks => submit_bulks(&queue, &listener, tasks, BULK).await?,
         }
-        listener.until(tasks).await;
+        listener.until(tasks).await?;
         until_called_back(&queue, before + tasks as u64).await?;
         let mut measured = meter.stop(&queue, case.durability, tasks).await?;
         (measured.submit, measured.e2e) = listener.latencies();
