@@ -12,15 +12,18 @@ use super::measure::{Measured, Meter, median};
 use super::process::rss_mb;
 use super::report::Row;
 use super::scenario::Case;
-use super::throughput::calibrate;
+use super::throughput::rate;
 use super::world::{self, Noop};
 use super::{AnyError, Bench, bare};
 
 /// How many tasks wait in a short queue. It is drained again and again.
 const SHORT: usize = 16_384;
 
-/// How many times at least, and at most.
-const DRAINS: std::ops::RangeInclusive<usize> = 1..=64;
+/// How many times at most.
+const DRAINS_MAX: usize = 64;
+
+/// The most tasks whose drain is timed: far fewer than lie behind them.
+const TIMED_MAX: usize = 500_000;
 
 /// A queue, and what came of it so far.
 struct Drained<'q> {
@@ -37,15 +40,34 @@ impl Drained<'_> {
         submit_bulks(self.queue, &unheard, tasks, BULK).await
     }
 
-    /// Lets the next `tasks` of those that wait run, and returns how many did so per second. The
-    /// first and the last tenth aren't counted: there the queue begins, or ends.
-    async fn drain(&self, tasks: usize) -> Result<f64, AnyError> {
+    /// Lets the next `tasks` of those that wait run.
+    async fn drain(&self, tasks: usize) -> Result<Drain, AnyError> {
         let before = self.listener.seen();
         release(self.gate);
         self.listener.until(before + tasks).await?;
         let at = |tenths: usize| (before + tasks * tenths / 10).next_multiple_of(TICK);
-        let rate = self.listener.rate_between(at(1), at(9));
-        rate.ok_or_else(|| "a drain took no time".into())
+        let (first, last) = (at(1), at(9));
+        let seconds = self.listener.seconds_between(first, last);
+        let seconds = seconds.ok_or("a drain was too short to be timed")?;
+        Ok(Drain { tasks: last - first, seconds })
+    }
+}
+
+/// What was timed of a drain: all but the first and the last tenth, in which it begins, or ends.
+#[derive(Clone, Copy, Default)]
+struct Drain {
+    tasks: usize,
+    seconds: f64,
+}
+
+impl Drain {
+    /// Both together. Results come in bursts, so one short drain says little.
+    fn and(self, other: Drain) -> Drain {
+        Drain { tasks: self.tasks + other.tasks, seconds: self.seconds + other.seconds }
+    }
+
+    fn rate(self) -> Option<f64> {
+        (self.seconds > 0.0).then(|| self.tasks as f64 / self.seconds)
     }
 }
 
@@ -64,22 +86,22 @@ fn run(
         let listener = Listener::new(0);
         world::subscribe::<Noop>(&queue, listener.mailbox()).await?;
         let drained = Drained { queue: &queue, gate: &gate, listener };
-        let mut short = Vec::new();
-        let mut took = 0.0;
-        while short.len() < *DRAINS.start() || took < seconds && short.len() < *DRAINS.end() {
+        let mut short = Drain::default();
+        for _ in 0..DRAINS_MAX {
             drained.fill(SHORT).await?;
-            let rate = drained.drain(SHORT).await?;
-            took += SHORT as f64 / rate;
-            short.push(rate);
+            short = short.and(drained.drain(SHORT).await?);
+            if short.seconds >= seconds {
+                break;
+            }
         }
         let meter = Meter::start(&queue).await?;
         drained.fill(tasks + rows).await?;
         let filled = meter.stop(&queue, case.durability, tasks + rows).await?;
         let meter = Meter::start(&queue).await?;
-        let rate = drained.drain(tasks).await?;
+        let long = drained.drain(tasks).await?;
         let mut measured = meter.stop(&queue, case.durability, tasks).await?;
-        measured.tasks_per_s = Some(rate);
-        if let Some(short) = median(short) {
+        measured.tasks_per_s = long.rate();
+        if let Some(short) = short.rate() {
             measured.extra.insert("short_tasks_per_s", short);
         }
         let most = filled.rss_mb.zip(measured.rss_mb).map(|(fill, drain)| fill.max(drain));
@@ -95,11 +117,9 @@ fn run(
 pub(crate) fn measure(bench: &Bench, case: Case) -> Result<Vec<Row>, AnyError> {
     let (seconds, rows) = (bench.options.seconds, bench.options.rows);
     bench.progress.step(case, "calibrating");
-    let calibration = |tasks| {
-        let ran = bench.in_fresh(|dir| run(&dir.join("queue"), case, 0.0, tasks, 0))?;
-        ran.tasks_per_s.ok_or_else(|| "a drain has no rate".into())
-    };
-    let tasks = calibrate(seconds, calibration)?.next_multiple_of(BULK);
+    let tried = bench.in_fresh(|dir| run(&dir.join("queue"), case, 0.0, 2 * SHORT, 0))?;
+    let tasks = (rate(&tried)? * seconds) as usize;
+    let tasks = tasks.clamp(BULK, TIMED_MAX).next_multiple_of(BULK);
     let (mut bares, mut rounds) = (Vec::new(), Vec::new());
     bench.rounds(case, || {
         // first, so that the memory of the first round is the queue's own

@@ -158,12 +158,11 @@ impl Listener {
         lock(&self.shared.failure).take().map_or(Ok(()), |why| Err(why.into()))
     }
 
-    /// How many results came per second between two of them, both multiples of [`TICK`].
-    pub(crate) fn rate_between(&self, first: usize, last: usize) -> Option<f64> {
+    /// How many seconds lay between two results, whose numbers are multiples of [`TICK`].
+    pub(crate) fn seconds_between(&self, first: usize, last: usize) -> Option<f64> {
         let ticks = lock(&self.shared.ticks);
         let at = |result: usize| ticks.get((result / TICK).checked_sub(1)?);
-        let took = at(last)?.duration_since(*at(first)?).as_secs_f64();
-        (took > 0.0).then(|| (last - first) as f64 / took)
+        Some(at(last)?.duration_since(*at(first)?).as_secs_f64())
     }
 
     /// From sending to the id, and from sending to the result's arrival.
