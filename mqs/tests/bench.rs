@@ -299,6 +299,15 @@ fn options_that_make_no_sense_are_refused_with_the_reason() {
 }
 
 #[test]
+fn a_command_without_arguments_says_how_it_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = mqs(dir.path(), &[]);
+    assert_eq!(ran.status.code(), Some(2));
+    assert!(ran.stderr.contains("Usage: mqs <COMMAND>"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("bench-fill"), "that is for the benchmark itself");
+}
+
+#[test]
 fn a_directory_that_is_not_there_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let nowhere = dir.path().join("nowhere");

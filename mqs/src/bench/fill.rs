@@ -14,6 +14,9 @@ use super::options::{Durability, shards};
 use super::reopen::{First, mark};
 use super::world;
 
+/// At least one of so many tasks is stored anew, however many are there.
+const ANEW: usize = 50;
+
 /// What to fill, and how to end.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Fill {
@@ -57,7 +60,9 @@ impl Fill {
             let queue = self.start(&gate).await?;
             hold_slots(&queue, &gate, 1).await?;
             let ready = queue.counts().await?.get(&TaskStatus::NotStarted).copied().unwrap_or(0);
-            let mut missing = self.rows.saturating_sub(usize::try_from(ready)?);
+            // a few in any case, so that an unclean end leaves something in the log
+            let missing = self.rows.saturating_sub(usize::try_from(ready)?);
+            let mut missing = missing.max(self.rows / ANEW);
             while missing > 0 {
                 let some = missing.min(BULK);
                 queue.submit_all((0..some).map(|_| marked())).await?;
