@@ -138,6 +138,8 @@ pub(crate) struct ShardLedger {
     pub(crate) gauges: Gauges,
     /// Rows written since its file was opened.
     pub(crate) row_writes: AtomicU64,
+    /// Transactions committed since its file was opened.
+    pub(crate) commits: AtomicU64,
     /// Steps of maintenance since the queue began.
     pub(crate) sweeps: AtomicU64,
 }
@@ -200,6 +202,7 @@ impl ShardLedger {
             flushing: AtomicUsize::new(0),
             gauges: Gauges::new(),
             row_writes: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
             sweeps: AtomicU64::new(0),
         })
     }

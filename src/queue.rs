@@ -328,6 +328,18 @@ impl Queue {
         shards.map(|ledger| ledger.row_writes.load(std::sync::atomic::Ordering::Acquire)).sum()
     }
 
+    /// How many transactions that wrote something were committed since the start, or since a
+    /// shard's file was last opened again, over all shards.
+    ///
+    /// At durability `full` each of them syncs its file's log once, so this counts the syncs of
+    /// commits. The two or three of a checkpoint, which folds a long log back into its file, aren't
+    /// counted. At `normal` a commit isn't synced, but for the rare ones that reserve ids.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        let shards = self.inner.shared.shards.iter();
+        shards.map(|ledger| ledger.commits.load(std::sync::atomic::Ordering::Acquire)).sum()
+    }
+
     /// What this start found of the process before, over all shards.
     #[must_use]
     pub fn recovery(&self) -> Recovery {

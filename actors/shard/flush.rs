@@ -249,6 +249,7 @@ impl<S: ShardStore> ShardActor<S> {
         self.ledger.gauges.ready.store(ready, Ordering::Release);
         self.ledger.gauges.running.store(self.ledger.attempts().len(), Ordering::Release);
         self.ledger.row_writes.store(outlook.row_writes, Ordering::Release);
+        self.ledger.commits.store(outlook.commits, Ordering::Release);
         self.shared.moved();
         let again = !self.inbox.asked.is_empty() || !self.inbox.finishes.is_empty();
         let wanted = Wanted::of(&runnable, &self.shared.queues, 1);

@@ -69,6 +69,7 @@ impl SqliteStore {
             work.write_counts()?;
             let (changes, _) = work.finish();
             begun.commit()?;
+            self.commits += 1;
             self.adopt(changes);
         }
         if seen == STEP {

@@ -265,6 +265,8 @@ pub(crate) struct Outlook {
     pub(crate) next: u64,
     /// How many rows were written since the store was opened.
     pub(crate) row_writes: u64,
+    /// How many transactions that wrote something were committed since the store was opened.
+    pub(crate) commits: u64,
 }
 
 /// What of a named queue could run now, as far as a store knows without looking.

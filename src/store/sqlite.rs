@@ -87,6 +87,9 @@ pub(crate) struct SqliteStore {
     pub(super) next_due: Option<Timestamp>,
     pub(super) undelivered: u64,
     pub(super) sweep: Sweep,
+    /// Transactions that wrote something, since the file was opened. At `FULL` each is one sync of
+    /// the log.
+    pub(super) commits: u64,
     guard: Guard,
     pub(super) options: StoreOptions,
 }
@@ -111,6 +114,7 @@ impl SqliteStore {
             next_due: None,
             undelivered: 0,
             sweep: Sweep::default(),
+            commits: 0,
             guard: Guard { file: opened.guard, looked: Instant::now() },
             connection: opened.connection,
             options,
@@ -132,6 +136,7 @@ impl SqliteStore {
         let wanted = batch.claim.slots + batch.claim.prefetch + usize::from(batch.claim.suspect);
         self.refill(wanted, &batch.claim.queues)
             .map_err(|fault| BatchError::Refused(store_error(fault)))?;
+        let written = self.connection.total_changes();
         let begun = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate);
         let transaction = begun.map_err(|fault| BatchError::Refused(store_error(fault)))?;
         let mut work = Work::new(self, batch);
@@ -141,6 +146,7 @@ impl SqliteStore {
         if let Err(fault) = transaction.commit() {
             return Err(after_commit(fault));
         }
+        self.commits += u64::from(self.connection.total_changes() > written);
         self.adopt(changes);
         Ok(result)
     }
@@ -178,6 +184,7 @@ impl SqliteStore {
             return Err(StoreError::new(StoreErrorKind::Other, message));
         }
         open::reserve(&self.connection, upto)?;
+        self.commits += 1;
         self.reserved = upto;
         Ok(())
     }
@@ -267,6 +274,7 @@ impl ShardStore for SqliteStore {
             undelivered: self.undelivered > 0,
             next: self.next,
             row_writes: self.connection.total_changes(),
+            commits: self.commits,
         }
     }
 

@@ -11,5 +11,6 @@ mod running;
 mod runs;
 mod shim;
 mod sweep;
+mod syncs;
 mod unknown;
 mod world;

@@ -124,6 +124,19 @@ async fn a_fresh_task_that_is_claimed_at_once_writes_its_row_and_no_index_entry(
     assert_eq!(indexed(&store.connection), [0, 0, 0]);
 }
 
+#[tokio::test]
+async fn a_batch_that_writes_is_one_commit_and_one_that_does_not_is_none() {
+    let mut shard = Shard::new();
+    let mut store = shard.open();
+    // the first batch also reserves ids
+    store.apply(&Batch { submissions: vec![task()], ..batch() }).await.unwrap();
+    let before = store.outlook().commits;
+    store.apply(&Batch { submissions: vec![task(), task()], ..batch() }).await.unwrap();
+    assert_eq!(store.outlook().commits - before, 1);
+    store.apply(&batch()).await.unwrap();
+    assert_eq!(store.outlook().commits - before, 1);
+}
+
 /// How many steps SQLite's machine takes for one task's whole life, beside this many that are over.
 async fn steps_beside(history: usize) -> u64 {
     let mut shard = Shard::new();
