@@ -67,6 +67,8 @@ pub(crate) struct ShardActor<S: ShardStore> {
     /// Seconds and rows of a commit, and seconds of an attempt.
     commit: (Smoothed, Smoothed),
     service: Smoothed,
+    /// When the last deliveries ended.
+    delivered_at: tokio::time::Instant,
     /// Since when a flush lets others run first.
     gathering: Option<tokio::time::Instant>,
     timer: Option<SpawnHandle>,
@@ -149,6 +151,7 @@ impl<S: ShardStore> ShardActor<S> {
             flushed: tokio::time::Instant::now(),
             commit: Default::default(),
             service: Smoothed::default(),
+            delivered_at: tokio::time::Instant::now(),
             gathering: None,
             timer: None,
             maintain_at: now,

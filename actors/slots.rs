@@ -145,7 +145,8 @@ impl Slots {
     /// Takes up to `wanted` credits for `shard`: free slots first, spread over the workers.
     ///
     /// `turnaround_ns` is how long it takes from the end of an attempt until another is claimed and
-    /// with the worker: what could wait behind a slot for no longer than that waits there.
+    /// with the worker: what could wait behind a slot for no longer than that waits there. With 0
+    /// nothing does.
     pub(crate) fn take(
         self: &Arc<Self>,
         shard: ShardId,
@@ -217,6 +218,7 @@ impl Slots {
             let slots = self.concurrency as u64;
             let mean_ns = load_ns / (*used).max(1) as u64;
             let places = match mean_ns {
+                _ if turnaround_ns == 0 => 0,
                 0 => self.prefetch,
                 mean_ns => {
                     let through = (slots.saturating_mul(turnaround_ns) + mean_ns / 2) / mean_ns;

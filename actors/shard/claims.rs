@@ -23,6 +23,9 @@ use crate::store::{Claim, ClaimBudget, ClaimInput, Overrides, ShardStore};
 /// stores the claim that follows it.
 const HANDING_OVER: Duration = Duration::from_micros(200);
 
+/// Targets that have taken nothing for so long don't lag, they stand still.
+const LAGS_FOR: Duration = Duration::from_millis(500);
+
 /// How many tasks are asked for when nobody knows how many there are.
 const GUESS: usize = 64;
 
@@ -59,8 +62,23 @@ impl<S: ShardStore> ShardActor<S> {
     /// How long it takes from the end of an attempt until the next one is with its worker, in
     /// nanoseconds.
     fn turnaround_ns(&self) -> u64 {
+        if self.deliveries_lag() {
+            return 0;
+        }
         let commit = Duration::from_secs_f64(self.commit.0.get().unwrap_or(0.0).clamp(0.0, 1.0));
         u64::try_from((2 * commit + HANDING_OVER).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether results come faster than their targets take them, although these do take them. Then
+    /// nothing is claimed ahead: a result that finds no delivery credit costs a read and a write more,
+    /// and a queue that runs tasks only would never catch up. A mailbox that takes nothing at all
+    /// holds up nobody.
+    fn deliveries_lag(&self) -> bool {
+        if self.delivered_at.elapsed() > LAGS_FOR {
+            return false;
+        }
+        let some_wait = self.store.as_ref().is_some_and(|store| store.outlook().undelivered);
+        some_wait || self.ledger.delivering().len() > self.shared.settings.delivery.in_flight / 4
     }
 
     /// Whether an attempt keeps its slot for no longer than its worker needs on average to free one

@@ -109,7 +109,8 @@ impl<S: ShardStore> ShardActor<S> {
             // the attempts hold the arguments, too
             self.shared.callback.discard((finishes, spent));
         }
-        {
+        if !batch.deliveries.is_empty() {
+            self.delivered_at = tokio::time::Instant::now();
             let mut delivering = self.ledger.delivering();
             for end in &batch.deliveries {
                 delivering.remove(&end.id.sequence());
