@@ -102,6 +102,11 @@ impl Tally {
         self.0[usize::from(status.code())] -= 1;
     }
 
+    /// By how much the tasks of a status have become more.
+    pub(crate) fn by(&self, status: TaskStatus) -> i64 {
+        self.0[usize::from(status.code())]
+    }
+
     pub(crate) fn changed(&self) -> impl Iterator<Item = (usize, i64)> + '_ {
         self.0.iter().copied().enumerate().filter(|(_, by)| *by != 0)
     }
@@ -172,6 +177,8 @@ pub(crate) struct SqliteStore {
     pub(super) suspects: BTreeMap<Place, usize>,
     pub(super) next_due: Option<Timestamp>,
     pub(super) undelivered: u64,
+    /// Tasks that haven't started.
+    pub(super) not_started: u64,
     pub(super) sweep: Sweep,
     guard: Guard,
     pub(super) options: StoreOptions,
@@ -195,6 +202,7 @@ impl SqliteStore {
             suspects: BTreeMap::new(),
             next_due: None,
             undelivered: 0,
+            not_started: 0,
             sweep: Sweep::default(),
             guard: Guard { file: opened.guard, looked: Instant::now() },
             connection: opened.connection,
@@ -203,6 +211,7 @@ impl SqliteStore {
         store.connection.set_prepared_statement_cache_capacity(64);
         store.load_names().map_err(store_error)?;
         store.read_next_due().map_err(store_error)?;
+        store.read_not_started().map_err(store_error)?;
         Ok(store)
     }
 
@@ -287,6 +296,8 @@ impl SqliteStore {
             }
         }
         self.undelivered = self.undelivered.saturating_add_signed(changes.undelivered);
+        let not_started = changes.tally.by(TaskStatus::NotStarted);
+        self.not_started = self.not_started.saturating_add_signed(not_started);
         if let Some(due) = changes.waits {
             self.next_due = Some(self.next_due.map_or(due, |earlier| earlier.min(due)));
         }
@@ -360,6 +371,7 @@ impl ShardStore for SqliteStore {
             suspects: !self.suspects.is_empty(),
             next_due: self.next_due,
             undelivered: self.undelivered > 0,
+            not_started: usize::try_from(self.not_started).unwrap_or(usize::MAX),
             next: self.next,
             row_writes: self.connection.total_changes(),
         }
