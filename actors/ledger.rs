@@ -231,6 +231,7 @@ impl ShardLedger {
     /// The actor has ended, in a batch or not.
     pub(crate) fn no_flush(&self) {
         self.flushing.store(0, Ordering::SeqCst);
+        self.gauges.commit_is_over();
     }
 
     pub(crate) fn attempts(&self) -> MutexGuard<'_, BySequence<Arc<Attempt>>> {

@@ -137,7 +137,7 @@ impl<S: ShardStore> ShardActor<S> {
         end: Rc<Cell<ChildEnd>>,
     ) -> Self {
         let now = shared.clock.now();
-        ShardActor {
+        let actor = ShardActor {
             store: Some(store),
             inbox: Inbox::new(&ledger),
             ledger,
@@ -156,7 +156,10 @@ impl<S: ShardStore> ShardActor<S> {
             started: tokio::time::Instant::now(),
             started_at: now,
             end,
-        }
+        };
+        // before anybody can submit
+        actor.publish_not_started();
+        actor
     }
 
     /// Has a flush run once everything that is in the mailbox now has been handled; at once if

@@ -220,8 +220,13 @@ impl Submit {
 
     /// What its arguments weigh while they wait for their commit.
     pub(crate) fn weight(&self) -> usize {
+        admission::weight(self.bytes())
+    }
+
+    /// How many bytes its encoded arguments have.
+    pub(crate) fn bytes(&self) -> usize {
         match &self.arguments {
-            Arguments::Encoded { bytes, .. } => admission::weight(bytes.len()),
+            Arguments::Encoded { bytes, .. } => bytes.len(),
             Arguments::Cached(_) | Arguments::Failed(_) => 0,
         }
     }

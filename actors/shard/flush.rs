@@ -46,6 +46,7 @@ impl<S: ShardStore> ShardActor<S> {
             }
             return;
         }
+        self.ledger.gauges.commit_begins();
         self.with_store(
             context,
             move |mut store| async move {
@@ -54,7 +55,9 @@ impl<S: ShardStore> ShardActor<S> {
                 (store, (flight, result, began.elapsed()))
             },
             |actor, (flight, result, took), context| {
+                actor.ledger.gauges.commit_is_over();
                 actor.measure(&flight.batch, result.is_ok(), took);
+                actor.publish_not_started();
                 match result {
                     Ok(result) => actor.applied(flight, result, context),
                     Err(BatchError::Refused(error)) => actor.refused(flight, &error, context),
@@ -83,6 +86,14 @@ impl<S: ShardStore> ShardActor<S> {
             self.service.add(took.as_secs_f64() / batch.settlements.len() as f64);
             gauges.set_service(self.service.get().unwrap_or(0.0));
         }
+    }
+
+    /// Tells admission how many tasks haven't started: before those who submitted them are answered.
+    pub(super) fn publish_not_started(&self) {
+        let Some(store) = &self.store else { return };
+        let now = store.outlook().not_started;
+        let before = self.ledger.gauges.not_started.swap(now, Ordering::AcqRel);
+        self.shared.admission.not_started_moved(before, now);
     }
 
     fn has_due_or_undelivered(&self) -> bool {

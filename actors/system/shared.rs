@@ -3,20 +3,22 @@
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{Notify, Semaphore};
 
 use crate::actors::blocking::BlockingPool;
 use crate::actors::callback::CallbackActor;
 use crate::actors::dispatcher::Dispatcher;
-use crate::actors::ledger::{DeliverBatch, Link, ShardLedger, WorkerLedger};
+use crate::actors::ledger::{DeliverBatch, Link, ShardLedger, ShardState, WorkerLedger};
 use crate::actors::messages::{Deliver, Discard, Wake};
 use crate::actors::outbox::{Once, Outbox};
 use crate::actors::slots::Slots;
 use crate::actors::subscriptions::Subscriptions;
-use crate::admission::Admission;
+use crate::admission::{Admission, AdmissionLimits};
+use crate::backpressure;
 use crate::clock::Clock;
-use crate::error::{Result, StoreError};
+use crate::error::{Error, Result, StoreError};
 use crate::order::Ageing;
 use crate::record::ShardId;
 use crate::registry::{Registry, Role};
@@ -110,10 +112,11 @@ impl Shared {
             deliveries: Outbox::new(),
             subscriptions: Subscriptions::new(registry.clone()),
             pool: BlockingPool::new(settings.workers.blocking_threads),
-            admission: Admission::new(
-                settings.limits.pending_submissions,
-                settings.limits.pending_bytes,
-            ),
+            admission: Admission::new(AdmissionLimits {
+                tasks: settings.limits.pending_submissions,
+                bytes: settings.limits.pending_bytes,
+                ready: settings.limits.ready_tasks,
+            }),
             cached_room: Arc::new(Semaphore::new(settings.limits.cached_arguments)),
             phase: AtomicU8::new(Phase::Starting as u8),
             moved: Notify::new(),
@@ -147,6 +150,23 @@ impl Shared {
 
     pub(crate) fn is_accepting(&self) -> bool {
         self.phase() <= Phase::Running
+    }
+
+    /// Counts submissions that there is no room for; the error for their caller.
+    pub(crate) fn busy(&self, tasks: usize) -> Error {
+        self.admission.count_refused(tasks);
+        let now = Instant::now();
+        let open = self.shards.iter().filter(|ledger| ledger.state() == ShardState::Open);
+        let loads = open.map(|ledger| ledger.gauges.load(now));
+        let starts = self.admission.starts_needed(tasks);
+        Error::Busy { retry_after: backpressure::retry_after(loads, self.slots.all(), starts) }
+    }
+
+    /// How many submissions were refused since the start, whatever for.
+    pub(crate) fn refused(&self) -> u64 {
+        let shards = self.shards.iter();
+        let by_shards = shards.map(|ledger| ledger.gauges.refused.load(Ordering::Relaxed));
+        self.admission.refused() + by_shards.sum::<u64>()
     }
 
     pub(crate) fn is_claiming(&self) -> bool {

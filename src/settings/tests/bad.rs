@@ -85,6 +85,7 @@ fn each_key_refuses_what_is_out_of_its_range() {
         ("limits.bulk", &["0", "1000001"]),
         ("limits.pending_submissions", &["0", "16777217"]),
         ("limits.pending_bytes", &["'1023KiB'", "'2TiB'", "65536"]),
+        ("limits.ready_tasks", &["0", "1000000000001", "'None'"]),
         ("limits.window", &["0", "1048577"]),
         ("limits.cached_arguments", &["0", "1000000001"]),
         ("limits.batch", &["0", "65537"]),
