@@ -187,7 +187,7 @@ impl<S: ShardStore> ShardActor<S> {
         let here = self.inbox.items();
         let on_the_way = self.ledger.gauges.incoming.load(Ordering::Acquire)
             + self.ledger.attempts().len()
-            + self.ledger.delivering().len();
+            + self.ledger.results_on_their_way();
         if here >= GATHER || on_the_way < here + GATHER_FROM {
             return false;
         }

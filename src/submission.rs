@@ -185,7 +185,7 @@ impl Submit {
     }
 
     /// Sends the result to a mailbox when the task has ended; at most once, and not after a
-    /// restart.
+    /// restart. What bounds it is in [`Subscribe`](crate::actors::Subscribe).
     #[must_use]
     pub fn reply_to(mut self, mailbox: Recipient<TaskResult>) -> Self {
         self.targets.push(Target::Mailbox(mailbox));

@@ -9,7 +9,7 @@ use actix::{AsyncContext, Context};
 use super::collect::InFlight;
 use super::{Asked, Inbox, MAINTAIN_EVERY, ShardActor};
 use crate::actors::incoming::Incoming;
-use crate::actors::ledger::{DeliverBatch, DeliverItem};
+use crate::actors::ledger::{DeliverBatch, DeliverItem, ResultsWeight};
 use crate::actors::messages::{Answered, Deliver, Watch};
 use crate::actors::outbox::Once;
 use crate::attempt::{Attempt, CachedInput, Input};
@@ -209,7 +209,8 @@ impl<S: ShardStore> ShardActor<S> {
         }
         let ids = items.iter().map(|item| item.result.id().sequence());
         self.ledger.delivering().extend(ids);
-        let batch = Once::new(DeliverBatch { shard: self.ledger.id, items });
+        let weight = ResultsWeight::new(&self.ledger, &items);
+        let batch = Once::new(DeliverBatch { shard: self.ledger.id, items, weight });
         self.shared.callback.send(Deliver(self.shared.deliveries.post(batch)));
     }
 
@@ -258,7 +259,9 @@ impl<S: ShardStore> ShardActor<S> {
         self.ledger.gauges.running.store(self.ledger.attempts().len(), Ordering::Release);
         self.ledger.row_writes.store(outlook.row_writes, Ordering::Release);
         self.shared.moved();
-        let again = !self.inbox.asked.is_empty() || !self.inbox.finishes.is_empty();
+        self.ledger.set_undelivered(outlook.undelivered);
+        let deliver = outlook.undelivered && self.delivery_credits(0) > 0;
+        let again = deliver || !self.inbox.asked.is_empty() || !self.inbox.finishes.is_empty();
         let runnable = outlook.ready > 0 || outlook.more || outlook.suspects;
         let claims = runnable && self.shared.is_claiming();
         // rows may have become ready in a batch that took no credits

@@ -141,8 +141,17 @@ pub struct Delivery {
     pub window: usize,
     /// How many results are kept for one mailbox whose window is full: 0 to 16,777,216.
     pub backlog: usize,
-    /// How many results each shard has on their way: 1 to 1,048,576.
+    /// How large the results may be that are kept for one mailbox, those on their way to it among
+    /// them: 1 B to 1 TiB, in bytes. A larger one goes alone.
+    #[serde(with = "units::bytes_in_memory")]
+    pub mailbox_bytes: usize,
+    /// How many results each shard has on their way to the mailboxes: 1 to 1,048,576. Those that
+    /// are kept for a mailbox aren't among them.
     pub in_flight: usize,
+    /// How large the results may be that each shard has on their way: 1 MiB to 1 TiB, in bytes. The
+    /// last batch may exceed it.
+    #[serde(with = "units::bytes_in_memory")]
+    pub in_flight_bytes: usize,
 }
 
 /// How long the records of ended tasks are kept.

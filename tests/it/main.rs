@@ -20,5 +20,6 @@ mod results;
 mod secrets;
 mod settings_and_start;
 mod shutdown;
+mod slow_mailboxes;
 mod submission;
 mod timeouts;
