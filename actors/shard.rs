@@ -62,6 +62,8 @@ pub(crate) struct ShardActor<S: ShardStore> {
     second_try: bool,
     /// After a refused batch nothing is tried until its pause is over, whoever wakes this.
     pausing: bool,
+    /// Whether it will look by itself whether the ballast can be restored.
+    restoring: bool,
     /// When the last flush began.
     flushed: tokio::time::Instant,
     /// Seconds and rows of a commit, and seconds of an attempt.
@@ -146,6 +148,7 @@ impl<S: ShardStore> ShardActor<S> {
             ends_only: false,
             second_try: false,
             pausing: false,
+            restoring: false,
             flushed: tokio::time::Instant::now(),
             commit: Default::default(),
             service: Smoothed::default(),
@@ -288,6 +291,7 @@ impl<S: ShardStore> Actor for ShardActor<S> {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
+        self.restore_ballast_later(context);
         context.address().do_send(Wake);
     }
 }

@@ -30,6 +30,7 @@ impl<S: ShardStore> ShardActor<S> {
         if self.store.is_none() || self.pausing {
             return;
         }
+        self.refuse_without_space();
         self.flushed = tokio::time::Instant::now();
         self.ledger.flush_begins();
         let flight = self.collect();

@@ -99,7 +99,13 @@ pub(crate) fn open(
     kind: OpenKind,
 ) -> Result<(SqliteStore, Recovered), StoreError> {
     let directory = shared.directory()?;
-    let opened = store::open_shard(&directory, ledger.id, &shared.open_options(), kind)?;
+    let had_ballast = directory.has_ballast();
+    let opened = store::open_shard(&directory, ledger.id, &shared.open_options(), kind);
+    if had_ballast && !directory.has_ballast() {
+        // the opening needed it
+        shared.ballast_is_freed();
+    }
+    let opened = opened?;
     let memory = (kind == OpenKind::Rebuild).then_some(ledger as &dyn store::Memory);
     let options = shared.store_options();
     store::open_store(opened, ledger.id, options, shared.clock.now(), kind, memory)
