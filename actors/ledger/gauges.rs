@@ -107,3 +107,23 @@ impl Gauges {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_that_is_under_way_counts_for_as_long_as_it_takes() {
+        let gauges = Gauges::new();
+        gauges.set_commit(0.01, 100.0);
+        let later = Instant::now() + Duration::from_secs(4);
+        let load = gauges.load(later);
+        assert!(load.commit_s == 0.01 && load.age_s > 3.0, "{load:?}");
+        gauges.commit_begins();
+        let load = gauges.load(later);
+        assert!(load.commit_s > 3.0 && load.age_s == 0.0, "{load:?}");
+        assert_eq!(gauges.load(Instant::now()).commit_s, 0.01, "it has just begun");
+        gauges.commit_is_over();
+        assert_eq!(gauges.load(later).commit_s, 0.01);
+    }
+}

@@ -95,7 +95,7 @@ unsafe fn original(file: *mut sqlite3_file) -> *mut sqlite3_file {
 unsafe fn meet(file: *mut sqlite3_file, operation: Operation) -> Option<c_int> {
     // SAFETY: such a file begins with a `Watched`, whose box lives until the close.
     let watch = unsafe { (*file.cast::<Watched>()).watch.as_ref() }?;
-    watch.scope.state().meet(operation, watch.file)
+    watch.scope.meet(operation, watch.file)
 }
 
 /// Calls a function of the original's file. The file must be open.
@@ -120,7 +120,7 @@ unsafe extern "C" fn open(
     // SAFETY: SQLite gives us room for a file. Without functions, it takes the file for not open.
     unsafe { (*file).pMethods = std::ptr::null() };
     if let Some(watch) = &watch
-        && let Some(failed) = watch.scope.state().meet(Operation::Open, watch.file)
+        && let Some(failed) = watch.scope.meet(Operation::Open, watch.file)
     {
         return failed;
     }
@@ -157,7 +157,7 @@ unsafe extern "C" fn delete(_: *mut sqlite3_vfs, name: *const c_char, sync: c_in
     // SAFETY: SQLite names the file by a path that ends with a NUL, and the original gets the same.
     unsafe {
         if let Some(watch) = watch(name)
-            && let Some(failed) = watch.scope.state().meet(Operation::Delete, watch.file)
+            && let Some(failed) = watch.scope.meet(Operation::Delete, watch.file)
         {
             return failed;
         }
