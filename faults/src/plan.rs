@@ -85,6 +85,7 @@ pub struct Plan {
     for_ever: bool,
     full: bool,
     holds: bool,
+    broken: bool,
 }
 
 /// What becomes of an operation.
@@ -92,6 +93,8 @@ pub struct Plan {
 pub(crate) enum Verdict {
     /// It fails with this code.
     Fails(c_int),
+    /// It fails with this code, and the system's error is that of a broken disk.
+    Breaks(c_int),
     /// It hangs until the faults are healed.
     Hangs,
 }
@@ -100,7 +103,15 @@ impl Plan {
     /// The next operation of this kind fails, with the error that SQLite has for it.
     pub fn fail(operation: Operation) -> Self {
         let operation = Some(operation);
-        Plan { operation, file: None, nth: 1, for_ever: false, full: false, holds: false }
+        Plan {
+            operation,
+            file: None,
+            nth: 1,
+            for_ever: false,
+            full: false,
+            holds: false,
+            broken: false,
+        }
     }
 
     /// The next operation fails, whatever it is.
@@ -111,6 +122,12 @@ impl Plan {
     /// The next write finds the disk full.
     pub fn disk_full() -> Self {
         Plan { full: true, ..Plan::fail(Operation::Write) }
+    }
+
+    /// The next write finds the disk broken: as [`Plan::fail`], with the system's error for it
+    /// (`EIO`), which a quota or a limit on file sizes hasn't.
+    pub fn broken_disk() -> Self {
+        Plan { broken: true, ..Plan::fail(Operation::Write) }
     }
 
     /// The next operation of this kind takes until the faults are healed, and is done then.
@@ -146,6 +163,7 @@ impl Plan {
         meant.then(|| match (self.holds, self.full) {
             (true, _) => Verdict::Hangs,
             (false, true) => Verdict::Fails(ffi::SQLITE_FULL),
+            (false, false) if self.broken => Verdict::Breaks(operation.code()),
             (false, false) => Verdict::Fails(operation.code()),
         })
     }

@@ -1,6 +1,5 @@
 //! Which directory has which faults, and what was asked of its files.
 
-use std::ffi::c_int;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -50,11 +49,11 @@ impl Scope {
         self.changed.notify_all();
     }
 
-    /// Counts an operation; an error code if it is to fail. Comes back when it needn't hang.
-    pub(crate) fn meet(&self, operation: Operation, file: File) -> Option<c_int> {
+    /// Counts an operation; how it is to fail, if it is. Comes back when it needn't hang.
+    pub(crate) fn meet(&self, operation: Operation, file: File) -> Option<Verdict> {
         let mut state = self.state();
         match state.meet(operation, file)? {
-            Verdict::Fails(code) => Some(code),
+            failure @ (Verdict::Fails(_) | Verdict::Breaks(_)) => Some(failure),
             Verdict::Hangs => {
                 let round = state.round;
                 let hangs = |state: &mut State| state.armed && state.round == round;

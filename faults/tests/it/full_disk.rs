@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use message_queue_sqlite::StoreErrorKind;
 use message_queue_sqlite::prelude::*;
 use message_queue_sqlite_faults::{File, Plan};
 
@@ -67,6 +68,26 @@ fn a_shard_whose_batch_was_refused_pauses_whoever_wakes_it() {
         assert!(tried <= 4 * pauses, "tried {tried} times in {pauses} pauses");
         world.faults.heal();
         world.judge(&queue, &held.into_iter().chain(sent).collect::<Vec<_>>()).await;
+        in_time(queue.shutdown(LIMIT)).await.unwrap();
+    });
+}
+
+#[test]
+fn a_write_that_the_disk_broke_is_not_taken_for_a_full_disk() {
+    block_on(async {
+        let world = World::new();
+        let queue = world.start().await;
+        let mut sent = all(world.begin(&queue, 1..2)).await;
+        world.judge(&queue, &sent).await;
+        let (ballast, before) = (world.dir().join("ballast"), world.faults.fired());
+        world.faults.arm(Plan::broken_disk().on(File::Log));
+        sent.push(world.send(&queue, 2).await);
+        assert!(world.faults.fired() > before);
+        let Err(Error::Store { source, .. }) = &sent[1].answer else { panic!("{:?}", sent[1]) };
+        assert_eq!(source.kind(), StoreErrorKind::Io, "{source}");
+        assert!(ballast.exists());
+        sent.extend(world.until_taken(&queue, &mut (3..)).await);
+        world.judge(&queue, &sent).await;
         in_time(queue.shutdown(LIMIT)).await.unwrap();
     });
 }
