@@ -45,8 +45,9 @@ impl CallbackActor {
         }
         for subscription in wanting() {
             let mailbox = &subscription.mailbox;
-            deliveries.feed(subscription.id, mailbox, &ticket, result.clone());
+            deliveries.feed(mailbox, &ticket, result.clone());
         }
+        deliveries.keep(&ticket);
     }
 
     fn deliver_to(&self, target: Target, ticket: &Rc<Ticket>, result: &crate::TaskResult) {
@@ -57,15 +58,7 @@ impl CallbackActor {
                 let dead = called.err().map(|_| DeadReason::SubscriberPanicked);
                 self.deliveries.close(ticket, dead);
             }
-            Target::Mailbox(mailbox) => {
-                let (deliveries, ticket) = (self.deliveries.clone(), ticket.clone());
-                let request = mailbox.send(result);
-                actix_rt::spawn(async move {
-                    let dead = request.await.err().map(|_| DeadReason::SubscriberGone);
-                    deliveries.close(&ticket, dead);
-                    deliveries.report();
-                });
-            }
+            Target::Mailbox(mailbox) => self.deliveries.feed(&mailbox, ticket, result),
         }
     }
 }
@@ -88,8 +81,10 @@ impl Handler<Deliver> for CallbackActor {
         for item in batch.items {
             self.deliver(item, &snapshot);
         }
+        drop(batch.weight);
         self.deliveries.await_sent();
         self.deliveries.report();
+        self.deliveries.make_room(batch.shard);
     }
 }
 

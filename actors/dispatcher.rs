@@ -4,7 +4,10 @@
 //! mailbox. Its address stays valid for the queue's life: a panic in a handler is caught, and what
 //! the handler worked with is made anew.
 
+mod context;
 mod lookups;
+mod reply;
+mod unheard;
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,9 +15,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::dev::{MessageResponse, OneshotSender};
-use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture};
+use actix::{Actor, Addr, AsyncContext, Handler, ResponseFuture};
 use tokio::sync::oneshot;
+
+pub use context::DispatcherContext;
+use reply::{Reply, Submitted};
+use unheard::Unheard;
 
 use super::incoming::Incoming;
 use super::ledger::{ShardLedger, ShardState, Waiter};
@@ -31,9 +37,6 @@ use crate::record::{ShardId, TaskId};
 use crate::store::{CancelOutcome, RedriveOutcome};
 use crate::submission::{Accepted, SubmitLimits};
 
-/// How long a refused caller should wait before it tries again.
-const RETRY_AFTER: Duration = Duration::from_millis(50);
-
 /// How long submissions wait before their shard is looked at again while it is being rebuilt.
 const REBUILD_PAUSE: Duration = Duration::from_millis(5);
 
@@ -45,11 +48,19 @@ const FLUSH_AT: usize = 512;
 /// Its address stays valid for the queue's life; after that requests end in a mailbox error or in
 /// [`Error::ShuttingDown`]. A [`Submit`] that is sent to it directly, not through
 /// [`Queue::submit`](crate::Queue::submit), is refused with [`Error::Busy`] instead of waiting when
-/// `limits.pending_submissions` tasks, or `limits.pending_bytes`, wait for their commit.
+/// the queue is full: when `limits.pending_submissions` tasks, or `limits.pending_bytes`, wait for
+/// their commit, or `limits.ready_tasks` for their start.
+///
+/// It is refused where it is sent, too, while 4,096 tasks or 16 MiB of arguments that were sent so
+/// stand in front of the Dispatchers of this process: actix bounds no mailbox, and this is the time
+/// to drop what would pile up there. The answer is the same; what is dropped leaves some 32 bytes
+/// until the Dispatcher has counted it. With `do_send` nobody hears the answer: the log then has the
+/// number of refused tasks, at most once a second, and [`Queue::refused`](crate::Queue::refused).
 pub struct Dispatcher {
     shared: Arc<Shared>,
     /// One buffer for all handlers, shared with replies that are still to be linked up.
     outgoing: Rc<RefCell<Outgoing>>,
+    unheard: Unheard,
 }
 
 impl std::fmt::Debug for Dispatcher {
@@ -75,28 +86,40 @@ impl Outgoing {
 impl Dispatcher {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let outgoing = Rc::new(RefCell::new(Outgoing::new(&shared)));
-        Dispatcher { shared, outgoing }
+        Dispatcher { shared, outgoing, unheard: Unheard::default() }
     }
 
-    /// Checks a submission and gives it a permit.
-    fn accept(&self, mut submit: Submit) -> Result<Accepted> {
+    /// Starts it on this thread's System.
+    pub(crate) fn start_here(self) -> Addr<Dispatcher> {
+        DispatcherContext::start(self)
+    }
+
+    /// Gives permits to submissions that came without; to all of them, or refuses all.
+    fn permit(&self, tasks: &mut [Submit]) -> Result<()> {
         if !self.shared.is_accepting() {
             return Err(Error::ShuttingDown);
         }
-        let permit = match submit.permit.take() {
-            Some(permit) => permit,
-            None => {
-                let permit = self.shared.admission.try_enter(submit.weight());
-                permit.ok_or(Error::Busy { retry_after: RETRY_AFTER })?
-            }
-        };
+        let bare = || tasks.iter().filter(|submit| submit.permit.is_none());
+        let (count, weight) = (bare().count(), bare().map(Submit::weight).sum());
+        if count == 0 {
+            return Ok(());
+        }
+        let permit = self.shared.admission.try_enter(count, weight);
+        let mut permit = permit.ok_or_else(|| self.shared.busy(count))?;
+        for submit in tasks.iter_mut().filter(|submit| submit.permit.is_none()) {
+            submit.permit = permit.split(1, submit.weight());
+        }
+        Ok(())
+    }
+
+    /// Checks a submission that has its permit.
+    fn accept(&self, submit: Submit) -> Result<Accepted> {
         let limits = SubmitLimits { payload_bytes: self.shared.settings.limits.payload };
         let queues = self.shared.queues_of();
         let mut accepted = submit.check(&self.shared.registry, &queues, limits)?;
-        accepted.permit = Some(permit);
         if let Some(input) = accepted.cached.take() {
             let room = self.shared.cached_room.clone().try_acquire_owned();
-            let room = room.map_err(|_| Error::Busy { retry_after: RETRY_AFTER })?;
+            let room = room.map_err(|_| self.shared.busy(1))?;
             accepted.cached = Some(Arc::new(Counted::new(input, room)));
         }
         Ok(accepted)
@@ -134,7 +157,7 @@ impl Dispatcher {
         self.outgoing.borrow_mut().incoming[index].push(accepted, waiter);
     }
 
-    fn arm(&self, context: &mut Context<Self>) {
+    fn arm(&self, context: &mut DispatcherContext) {
         if !std::mem::replace(&mut self.outgoing.borrow_mut().armed, true) {
             context.notify(Wake);
         }
@@ -156,6 +179,21 @@ impl Dispatcher {
             ledger.link.send(Insert(incoming.take_all()));
         }
         waits
+    }
+
+    fn refused(&self, tasks: usize, error: Error) -> Submitted {
+        Submitted(Reply::Refused { tasks, error, unheard: self.unheard.clone() })
+    }
+
+    /// Refuses tasks for which there is no room, and says so if nobody waits for the answer.
+    fn refuse_as_busy(&self, tasks: usize, waiter: Waiter, context: &mut DispatcherContext) {
+        let error = self.shared.busy(tasks);
+        match waiter {
+            Waiter::One(Some(waiter)) => drop(waiter.send(Err(error))),
+            Waiter::All(Some(waiter)) => drop(waiter.send(Err(error))),
+            Waiter::One(None) | Waiter::All(None) => self.unheard.add(tasks, error, context),
+            Waiter::Told => {}
+        }
     }
 
     /// Runs a handler's body. After a panic the buffers are made anew: what was in them is refused
@@ -204,55 +242,33 @@ fn fail<T: 'static>(error: Error) -> ResponseFuture<Result<T>> {
 }
 
 impl Actor for Dispatcher {
-    type Context = Context<Self>;
+    type Context = DispatcherContext;
 
-    fn started(&mut self, context: &mut Context<Self>) {
+    fn started(&mut self, context: &mut DispatcherContext) {
         context.set_mailbox_capacity(0);
     }
 }
 
-/// The reply to a submission: refused at once, or given by the shard after its commit. The sender
-/// travels with the task, so a submission costs no future of its own.
-pub struct Submitted(Reply);
-
-enum Reply {
-    Refused(Error),
-    /// The submission is the last group of this shard.
-    Accepted {
-        outgoing: Rc<RefCell<Outgoing>>,
-        index: usize,
-    },
-}
-
-impl std::fmt::Debug for Submitted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Submitted")
-    }
-}
-
-impl MessageResponse<Dispatcher, Submit> for Submitted {
-    fn handle(self, _: &mut Context<Dispatcher>, sender: Option<OneshotSender<Result<TaskId>>>) {
-        match (self.0, sender) {
-            (Reply::Accepted { outgoing, index }, sender) => {
-                outgoing.borrow_mut().incoming[index].set_last_waiter(Waiter::One(sender));
-            }
-            (Reply::Refused(error), Some(sender)) => drop(sender.send(Err(error))),
-            (Reply::Refused(error), None) => {
-                tracing::warn!(%error, "a submission that nobody waits for is refused");
-            }
-        }
+/// A bulk submission has more than `limits.bulk` tasks.
+pub(crate) fn too_many(tasks: usize) -> Error {
+    Error::InvalidOption {
+        option: "tasks",
+        given: tasks.to_string(),
+        allowed: "at most limits.bulk tasks at once",
     }
 }
 
 impl Handler<Submit> for Dispatcher {
     type Result = Submitted;
 
-    fn handle(&mut self, submit: Submit, context: &mut Context<Self>) -> Submitted {
+    fn handle(&mut self, mut submit: Submit, context: &mut DispatcherContext) -> Submitted {
         if self.outgoing.borrow().incoming.iter().any(|incoming| incoming.len() >= FLUSH_AT) {
             // the buffers are made anew after a panic
             let _ = self.guarded(|dispatcher| Ok(dispatcher.send_on()));
         }
         let accepted = self.guarded(|dispatcher| {
+            // first of all: what is refused is to cost little
+            dispatcher.permit(std::slice::from_mut(&mut submit))?;
             let wanted = submit.id;
             let accepted = dispatcher.accept(submit)?;
             let index = dispatcher.route(wanted, accepted.task.key.as_deref())?;
@@ -264,24 +280,22 @@ impl Handler<Submit> for Dispatcher {
                 self.arm(context);
                 Submitted(Reply::Accepted { outgoing: self.outgoing.clone(), index })
             }
-            Err(error) => Submitted(Reply::Refused(error)),
+            Err(error) => self.refused(1, error),
         }
     }
 }
 
 impl Handler<SubmitAll> for Dispatcher {
-    type Result = ResponseFuture<Result<Vec<TaskId>>>;
+    type Result = Submitted;
 
-    fn handle(&mut self, message: SubmitAll, context: &mut Context<Self>) -> Self::Result {
-        let (answer, answered) = oneshot::channel();
+    fn handle(&mut self, mut message: SubmitAll, context: &mut DispatcherContext) -> Submitted {
+        let tasks = message.tasks.len();
+        if tasks == 0 {
+            return Submitted(Reply::Empty);
+        }
         let accepted = self.guarded(|dispatcher| {
-            let limit = dispatcher.shared.settings.limits.bulk;
-            if message.tasks.len() > limit {
-                return Err(Error::InvalidOption {
-                    option: "tasks",
-                    given: message.tasks.len().to_string(),
-                    allowed: "at most limits.bulk tasks at once",
-                });
+            if tasks > dispatcher.shared.settings.limits.bulk {
+                return Err(too_many(tasks));
             }
             let mut ids = message.tasks.iter().filter_map(|submit| submit.id);
             let wanted = ids.next();
@@ -293,11 +307,9 @@ impl Handler<SubmitAll> for Dispatcher {
                     allowed: "ids of one shard in one submission",
                 });
             }
+            dispatcher.permit(&mut message.tasks)?;
             let accepted = message.tasks.into_iter().map(|submit| dispatcher.accept(submit));
             let accepted = accepted.collect::<Result<Vec<_>>>()?;
-            if accepted.is_empty() {
-                return Ok(());
-            }
             let mut keys = accepted.iter().filter_map(|of| of.task.key.as_deref());
             let key = keys.next();
             let shard = key.map(|key| dispatcher.shared.shard_of_key(key));
@@ -309,15 +321,16 @@ impl Handler<SubmitAll> for Dispatcher {
                 });
             }
             let index = dispatcher.route(wanted, key)?;
-            dispatcher.enqueue(index, accepted, Waiter::All(Some(answer)));
-            Ok(())
+            dispatcher.enqueue(index, accepted, Waiter::All(None));
+            Ok(index)
         });
-        self.arm(context);
-        if let Err(error) = accepted {
-            return fail(error);
+        match accepted {
+            Ok(index) => {
+                self.arm(context);
+                Submitted(Reply::Accepted { outgoing: self.outgoing.clone(), index })
+            }
+            Err(error) => self.refused(tasks, error),
         }
-        // an empty submission has dropped its sender: nothing to wait for
-        Box::pin(async move { answered.await.unwrap_or(Ok(Vec::new())) })
     }
 }
 
@@ -325,7 +338,7 @@ impl Handler<Answered> for Dispatcher {
     type Result = ();
 
     /// Here, because waking many callers takes longer than storing their tasks.
-    fn handle(&mut self, Answered { incoming, submitted }: Answered, _: &mut Context<Self>) {
+    fn handle(&mut self, Answered { incoming, submitted }: Answered, _: &mut DispatcherContext) {
         // a waker is the caller's code; those who aren't reached are told by the drop
         if catch_unwind(AssertUnwindSafe(|| incoming.answer(&submitted))).is_err() {
             tracing::error!("a caller's waker panicked");
@@ -336,7 +349,7 @@ impl Handler<Answered> for Dispatcher {
 impl Handler<Wake> for Dispatcher {
     type Result = ();
 
-    fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
+    fn handle(&mut self, _: Wake, context: &mut DispatcherContext) {
         self.outgoing.borrow_mut().armed = false;
         let waits = self.guarded(|dispatcher| Ok(dispatcher.send_on()));
         if let Ok(true) = waits {
@@ -349,7 +362,7 @@ impl Handler<Wake> for Dispatcher {
 impl Handler<Subscribe> for Dispatcher {
     type Result = Result<SubscriptionId>;
 
-    fn handle(&mut self, subscribe: Subscribe, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, subscribe: Subscribe, _: &mut DispatcherContext) -> Self::Result {
         self.guarded(|dispatcher| {
             if let Some(name) = &subscribe.name
                 && dispatcher.shared.registry.get(name).is_none()
@@ -365,7 +378,7 @@ impl Handler<Subscribe> for Dispatcher {
 impl Handler<Unsubscribe> for Dispatcher {
     type Result = bool;
 
-    fn handle(&mut self, Unsubscribe(id): Unsubscribe, _: &mut Context<Self>) -> bool {
+    fn handle(&mut self, Unsubscribe(id): Unsubscribe, _: &mut DispatcherContext) -> bool {
         self.shared.subscriptions.remove(id)
     }
 }
@@ -373,7 +386,7 @@ impl Handler<Unsubscribe> for Dispatcher {
 impl Handler<Cancel> for Dispatcher {
     type Result = ResponseFuture<Result<CancelOutcome>>;
 
-    fn handle(&mut self, Cancel(id): Cancel, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Cancel(id): Cancel, _: &mut DispatcherContext) -> Self::Result {
         match self.ledger_of(id) {
             Ok(ledger) => ask(ledger, |ledger, answer| ledger.link.send(CancelRow { id, answer })),
             Err(Error::NotFound { .. }) => Box::pin(async { Ok(CancelOutcome::NotFound) }),
@@ -385,7 +398,7 @@ impl Handler<Cancel> for Dispatcher {
 impl Handler<Redrive> for Dispatcher {
     type Result = ResponseFuture<Result<RedriveOutcome>>;
 
-    fn handle(&mut self, Redrive(id): Redrive, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Redrive(id): Redrive, _: &mut DispatcherContext) -> Self::Result {
         match self.ledger_of(id) {
             Ok(ledger) => ask(ledger, |ledger, answer| ledger.link.send(RedriveRow { id, answer })),
             Err(Error::NotFound { .. }) => Box::pin(async { Ok(RedriveOutcome::NotFound) }),

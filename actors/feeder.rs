@@ -1,19 +1,25 @@
 //! Feeding one mailbox: awaited sends, a bounded window of them, a bounded backlog behind it.
+//!
+//! What is kept for a mailbox is bounded by number and by size, and holds no credit of its shard: a
+//! slow mailbox costs its own results only.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
 use actix::Recipient;
 use actix::dev::RecipientRequest;
 
 use super::ledger::DeliveredBatch;
-use super::messages::Delivered;
-use super::subscriptions::SubscriptionId;
+use super::messages::{Delivered, Wake};
 use super::system::Shared;
 use crate::record::{DeadReason, ShardId, TaskId};
 use crate::result::TaskResult;
 use crate::store::DeliveryEnd;
+
+/// How often it is said that results are dropped.
+const SAY_EVERY: Duration = Duration::from_secs(1);
 
 /// One result's way to all of its targets.
 pub(crate) struct Ticket {
@@ -21,11 +27,14 @@ pub(crate) struct Ticket {
     claim_no: u32,
     open: Cell<usize>,
     dead: Cell<Option<DeadReason>>,
+    /// Whether it counts as kept.
+    kept: Cell<bool>,
 }
 
 impl Ticket {
     pub(crate) fn new(id: TaskId, claim_no: u32, targets: usize) -> Rc<Self> {
-        Rc::new(Ticket { id, claim_no, open: Cell::new(targets), dead: Cell::new(None) })
+        let (open, dead, kept) = (Cell::new(targets), Cell::new(None), Cell::new(false));
+        Rc::new(Ticket { id, claim_no, open, dead, kept })
     }
 
     /// Notes why a target will never have the result; the first reason stays.
@@ -37,122 +46,225 @@ impl Ticket {
 /// What the CallbackActor has in hand. It lives on the actor's thread and outlives the actor.
 pub(crate) struct Deliveries {
     pub(crate) shared: std::sync::Arc<Shared>,
-    feeders: RefCell<HashMap<SubscriptionId, Feeder>>,
-    over: RefCell<HashMap<ShardId, Vec<DeliveryEnd>>>,
+    /// By mailbox, whatever the ways by which it asked for results.
+    feeders: RefCell<HashMap<Recipient<TaskResult>, Feeder>>,
+    over: RefCell<HashMap<ShardId, Over>>,
+    /// How many feeders were made.
+    feeders_made: Cell<u64>,
+    dropped: RefCell<Dropped>,
+}
+
+/// Results that full mailboxes didn't get, and that weren't said yet.
+#[derive(Default)]
+struct Dropped {
+    results: usize,
+    last: Option<TaskId>,
+    /// Whether they will be said by themselves.
+    armed: bool,
+}
+
+impl Dropped {
+    fn say(&mut self) {
+        let results = std::mem::take(&mut self.results);
+        if let Some(last) = self.last.take() {
+            tracing::warn!(results, %last, "results are dropped for mailboxes that are full");
+        }
+    }
+}
+
+/// Deliveries of one shard that are over and not reported.
+#[derive(Default)]
+struct Over {
+    ends: Vec<DeliveryEnd>,
+    /// How many of them counted as kept.
+    kept: isize,
+}
+
+/// A result on its way to a mailbox.
+struct Sent {
+    ticket: Rc<Ticket>,
+    bytes: usize,
+    request: RecipientRequest<TaskResult>,
 }
 
 struct Feeder {
     mailbox: Recipient<TaskResult>,
+    /// Tells it from an earlier one of the same mailbox, of which sends may still be awaited.
+    number: u64,
     outstanding: usize,
+    /// What all results here weigh, those on their way among them.
+    bytes: usize,
     /// Sent with the present batch and not awaited yet.
-    sent: Vec<(Rc<Ticket>, RecipientRequest<TaskResult>)>,
+    sent: Vec<Sent>,
     backlog: VecDeque<(Rc<Ticket>, TaskResult)>,
 }
 
 impl Deliveries {
     pub(crate) fn new(shared: std::sync::Arc<Shared>) -> Rc<Self> {
         let (feeders, over) = (RefCell::default(), RefCell::default());
-        Rc::new(Deliveries { shared, feeders, over })
+        Rc::new(Deliveries {
+            shared,
+            feeders,
+            over,
+            feeders_made: Cell::new(0),
+            dropped: RefCell::default(),
+        })
     }
 
     /// One of a ticket's targets has it, or never will.
     pub(crate) fn close(&self, ticket: &Ticket, dead: Option<DeadReason>) {
         if let Some(reason) = dead {
-            tracing::warn!(task = %ticket.id, ?reason, "a result will not reach a target");
+            if reason != DeadReason::SubscriberFull {
+                tracing::warn!(task = %ticket.id, ?reason, "a result will not reach a target");
+            }
             ticket.set_dead(dead);
         }
         ticket.open.set(ticket.open.get().saturating_sub(1));
         if ticket.open.get() == 0 {
-            let end =
-                DeliveryEnd { id: ticket.id, claim_no: ticket.claim_no, dead: ticket.dead.get() };
-            self.over.borrow_mut().entry(ticket.id.shard()).or_default().push(end);
+            let Ticket { id, claim_no, .. } = *ticket;
+            let mut over = self.over.borrow_mut();
+            let over = over.entry(id.shard()).or_default();
+            over.ends.push(DeliveryEnd { id, claim_no, dead: ticket.dead.get() });
+            over.kept += isize::from(ticket.kept.get());
+        }
+    }
+
+    /// A result has been handed to all who wanted it. If it isn't over yet, mailboxes keep it.
+    pub(crate) fn keep(&self, ticket: &Ticket) {
+        if ticket.open.get() > 0
+            && let Some(ledger) = self.shared.shard(ticket.id.shard())
+        {
+            ticket.kept.set(true);
+            ledger.results_kept(1);
+        }
+    }
+
+    /// Results were taken over: wakes their shard if others wait in its file.
+    pub(crate) fn make_room(&self, shard: ShardId) {
+        if let Some(ledger) = self.shared.shard(shard)
+            && ledger.has_undelivered()
+        {
+            ledger.link.send(Wake);
         }
     }
 
     /// Tells the shards which deliveries are over.
     pub(crate) fn report(&self) {
         let over = std::mem::take(&mut *self.over.borrow_mut());
-        for (shard, ends) in over {
+        for (shard, Over { ends, kept }) in over {
             let Some(ledger) = self.shared.shard(shard) else { continue };
+            ledger.results_kept(-kept);
             ledger.link.send(Delivered(ledger.delivered.post(DeliveredBatch { ends })));
         }
     }
 
-    /// Sends a result to a subscribed mailbox, now or when its window has room.
+    /// Sends a result to a mailbox, now or when its window has room.
     pub(crate) fn feed(
-        &self,
-        id: SubscriptionId,
+        self: &Rc<Self>,
         mailbox: &Recipient<TaskResult>,
         ticket: &Rc<Ticket>,
         result: TaskResult,
     ) {
         let limits = &self.shared.settings.delivery;
         let mut feeders = self.feeders.borrow_mut();
-        let feeder = feeders.entry(id).or_insert_with(|| Feeder {
-            mailbox: mailbox.clone(),
-            outstanding: 0,
-            sent: Vec::new(),
-            backlog: VecDeque::new(),
-        });
-        if feeder.outstanding < limits.window && feeder.backlog.is_empty() {
+        if !feeders.contains_key(mailbox) {
+            let number = self.feeders_made.get();
+            self.feeders_made.set(number + 1);
+            feeders.insert(mailbox.clone(), Feeder::new(mailbox.clone(), number));
+        }
+        let Some(feeder) = feeders.get_mut(mailbox) else { return };
+        let bytes = feeder.bytes.saturating_add(result.bytes());
+        let fits = feeder.is_empty() || bytes <= limits.mailbox_bytes;
+        if fits && feeder.outstanding < limits.window && feeder.backlog.is_empty() {
+            feeder.bytes = bytes;
             feeder.send(ticket.clone(), result);
-        } else if feeder.backlog.len() < limits.backlog {
+        } else if fits && feeder.backlog.len() < limits.backlog {
+            feeder.bytes = bytes;
             feeder.backlog.push_back((ticket.clone(), result));
         } else {
             drop(feeders);
             self.close(ticket, Some(DeadReason::SubscriberFull));
+            self.drop_one(ticket.id);
         }
+    }
+
+    /// Says that a full mailbox misses a result: the first at once, those that follow together. A
+    /// line for each would slow all mailboxes.
+    fn drop_one(self: &Rc<Self>, id: TaskId) {
+        let mut dropped = self.dropped.borrow_mut();
+        dropped.results += 1;
+        dropped.last = Some(id);
+        if std::mem::replace(&mut dropped.armed, true) {
+            return;
+        }
+        dropped.say();
+        let deliveries = self.clone();
+        actix_rt::spawn(async move {
+            loop {
+                actix_rt::time::sleep(SAY_EVERY).await;
+                let mut dropped = deliveries.dropped.borrow_mut();
+                if dropped.results == 0 {
+                    dropped.armed = false;
+                    return;
+                }
+                dropped.say();
+            }
+        });
     }
 
     /// Awaits what was sent with this batch, one task per mailbox.
     pub(crate) fn await_sent(self: &Rc<Self>) {
-        let ids: Vec<SubscriptionId> = self.feeders.borrow().keys().copied().collect();
-        for id in ids {
-            let sent = match self.feeders.borrow_mut().get_mut(&id) {
-                Some(feeder) if !feeder.sent.is_empty() => std::mem::take(&mut feeder.sent),
-                _ => continue,
-            };
-            let deliveries = self.clone();
-            actix_rt::spawn(async move { deliveries.settle(id, sent).await });
+        for feeder in self.feeders.borrow_mut().values_mut() {
+            if feeder.sent.is_empty() {
+                continue;
+            }
+            let (deliveries, mailbox, number) =
+                (self.clone(), feeder.mailbox.clone(), feeder.number);
+            let sent = std::mem::take(&mut feeder.sent);
+            actix_rt::spawn(async move { deliveries.settle(mailbox, number, sent).await });
         }
     }
 
     /// Waits until the mailbox has handled what was sent, then sends on from its backlog.
     async fn settle(
         self: Rc<Self>,
-        id: SubscriptionId,
-        mut sent: Vec<(Rc<Ticket>, RecipientRequest<TaskResult>)>,
+        mailbox: Recipient<TaskResult>,
+        number: u64,
+        mut sent: Vec<Sent>,
     ) {
         while !sent.is_empty() {
             let count = sent.len();
+            let bytes = sent.iter().map(|sent| sent.bytes).sum();
             let mut closed = false;
             // the last one first: a mailbox handles them in order, so the others are over by then
             // and the whole batch costs one wake-up
-            for (ticket, request) in sent.into_iter().rev() {
+            for Sent { ticket, request, .. } in sent.into_iter().rev() {
                 let dead = request.await.err().map(|_| DeadReason::SubscriberGone);
                 closed |= dead.is_some();
                 self.close(&ticket, dead);
             }
             self.report();
-            sent = self.send_on(id, count, closed);
+            sent = self.send_on((&mailbox, number), count, bytes, closed);
         }
     }
 
     fn send_on(
         &self,
-        id: SubscriptionId,
+        (mailbox, number): (&Recipient<TaskResult>, u64),
         handled: usize,
+        bytes: usize,
         closed: bool,
-    ) -> Vec<(Rc<Ticket>, RecipientRequest<TaskResult>)> {
+    ) -> Vec<Sent> {
         let mut feeders = self.feeders.borrow_mut();
-        let Some(feeder) = feeders.get_mut(&id) else { return Vec::new() };
+        let feeder = feeders.get_mut(mailbox).filter(|feeder| feeder.number == number);
+        let Some(feeder) = feeder else { return Vec::new() };
         feeder.outstanding -= handled;
-        let gone = closed && !feeder.mailbox.connected();
-        if gone {
+        feeder.bytes -= bytes;
+        if closed && !mailbox.connected() {
             let backlog = std::mem::take(&mut feeder.backlog);
-            feeders.remove(&id);
+            feeders.remove(mailbox);
             drop(feeders);
-            self.shared.subscriptions.remove(id);
+            self.shared.subscriptions.remove_mailbox(mailbox);
             for (ticket, _) in backlog {
                 self.close(&ticket, Some(DeadReason::SubscriberGone));
             }
@@ -167,19 +279,30 @@ impl Deliveries {
             feeder.send(ticket, result);
         }
         let sent = std::mem::take(&mut feeder.sent);
-        if feeder.outstanding == 0 {
+        if feeder.is_empty() && sent.is_empty() {
             // made again with the next result: one that has unsubscribed isn't held on to
-            feeders.remove(&id);
+            feeders.remove(mailbox);
         }
         sent
     }
 }
 
 impl Feeder {
+    fn new(mailbox: Recipient<TaskResult>, number: u64) -> Self {
+        let (sent, backlog) = Default::default();
+        Feeder { mailbox, number, outstanding: 0, bytes: 0, sent, backlog }
+    }
+
+    /// Whether nothing is here or on its way.
+    fn is_empty(&self) -> bool {
+        self.outstanding == 0 && self.backlog.is_empty()
+    }
+
     fn send(&mut self, ticket: Rc<Ticket>, result: TaskResult) {
         self.outstanding += 1;
+        let bytes = result.bytes();
         // By a sender of its own: once a mailbox is full, actix parks a sender, and what a parked one
         // sends isn't under way until it is awaited. Our window is the bound.
-        self.sent.push((ticket, self.mailbox.clone().send(result)));
+        self.sent.push(Sent { ticket, bytes, request: self.mailbox.clone().send(result) });
     }
 }

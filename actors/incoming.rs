@@ -221,23 +221,29 @@ impl Incoming {
     /// Tells everyone what became of their tasks, now that it is durable.
     pub(crate) fn answer(mut self, submitted: &[Result<TaskId, StoreError>]) {
         let mut submitted = submitted.iter();
+        let mut refusals = Refusals::default();
         for group in self.groups.drain(..) {
-            let refused =
-                submitted.by_ref().take(group.len).find_map(|stored| stored.as_ref().err());
+            let mut group_submitted = submitted.by_ref().take(group.len);
+            let refused = group_submitted.find_map(|stored| stored.as_ref().err());
+            // the rest of the group isn't looked at one by one
+            group_submitted.for_each(drop);
             match refused {
                 None => group.answer.stored(),
                 Some(error) => {
-                    group.answer.refuse(error.clone().on(self.ledger.id, "store a task"));
+                    refusals.refuse(group, error.clone().on(self.ledger.id, "store a task"));
                 }
             }
         }
+        refusals.count(&self.ledger);
     }
 
     /// Tells everyone that nothing was stored, and why.
     pub(crate) fn refuse(&mut self, error: impl Fn() -> Error) {
+        let mut refusals = Refusals::default();
         for group in self.groups.drain(..) {
-            group.answer.refuse(error());
+            refusals.refuse(group, error());
         }
+        refusals.count(&self.ledger);
     }
 
     /// Whether it holds closures or arguments of the caller's, whose `Drop` is the caller's code.
@@ -255,8 +261,41 @@ impl Incoming {
     }
 }
 
+/// What is refused of a batch: counted, and said once where nobody waits for the answers.
+#[derive(Default)]
+struct Refusals {
+    tasks: usize,
+    unheard: usize,
+    error: Option<Error>,
+}
+
+impl Refusals {
+    fn refuse(&mut self, group: Group, error: Error) {
+        self.tasks += group.len;
+        if !group.answer.refuse(error.clone()) {
+            self.unheard += group.len;
+            self.error = Some(error);
+        }
+    }
+
+    fn count(self, ledger: &ShardLedger) {
+        ledger.gauges.refused.fetch_add(self.tasks as u64, Ordering::Relaxed);
+        if let Some(error) = self.error {
+            let tasks = self.unheard;
+            tracing::warn!(tasks, %error, "submissions that nobody waits for are refused");
+        }
+    }
+}
+
 impl Drop for Incoming {
     fn drop(&mut self) {
+        // those of whom nothing is on its way to the file: the others are told the truth one by one
+        let mut refusals = Refusals::default();
+        let shard = self.ledger.id;
+        for group in self.groups.extract_if(.., |group| group.answer.ids().is_empty()) {
+            refusals.refuse(group, Error::ShardUnavailable { shard });
+        }
+        refusals.count(&self.ledger);
         self.ledger.gauges.incoming.fetch_sub(self.kept.len(), Ordering::AcqRel);
     }
 }

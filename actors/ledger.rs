@@ -98,6 +98,28 @@ pub(crate) struct DeliverItem {
 pub(crate) struct DeliverBatch {
     pub(crate) shard: ShardId,
     pub(crate) items: Vec<DeliverItem>,
+    pub(crate) weight: ResultsWeight,
+}
+
+/// What results on their way weigh in their shard's ledger, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct ResultsWeight {
+    ledger: Arc<ShardLedger>,
+    bytes: usize,
+}
+
+impl ResultsWeight {
+    pub(crate) fn new(ledger: &Arc<ShardLedger>, items: &[DeliverItem]) -> Self {
+        let bytes = items.iter().map(|item| item.result.bytes()).sum();
+        ledger.result_bytes.fetch_add(bytes, Ordering::SeqCst);
+        ResultsWeight { ledger: ledger.clone(), bytes }
+    }
+}
+
+impl Drop for ResultsWeight {
+    fn drop(&mut self) {
+        self.ledger.result_bytes.fetch_sub(self.bytes, Ordering::SeqCst);
+    }
 }
 
 /// Deliveries of one shard that are over.
@@ -128,6 +150,12 @@ pub(crate) struct ShardLedger {
     attempts: Mutex<BySequence<Arc<Attempt>>>,
     /// Results on their way to targets in memory.
     delivering: Mutex<HashSet<u64, SequenceHasher>>,
+    /// How many of those are kept for mailboxes, whose own limits bound them.
+    kept_results: AtomicUsize,
+    /// Bytes of the results that the CallbackActor hasn't taken over yet.
+    result_bytes: AtomicUsize,
+    /// Whether results wait in the file for others to have got on.
+    undelivered: AtomicBool,
     targets: Mutex<BySequence<Vec<Target>>>,
     cached: Mutex<BySequence<Arc<dyn CachedInput>>>,
     watchers: Mutex<Watchers>,
@@ -194,6 +222,9 @@ impl ShardLedger {
             delivered: Outbox::new(),
             attempts: Mutex::default(),
             delivering: Mutex::default(),
+            kept_results: AtomicUsize::new(0),
+            result_bytes: AtomicUsize::new(0),
+            undelivered: AtomicBool::new(false),
             targets: Mutex::default(),
             cached: Mutex::default(),
             watchers: Mutex::default(),
@@ -234,6 +265,7 @@ impl ShardLedger {
     /// The actor has ended, in a batch or not.
     pub(crate) fn no_flush(&self) {
         self.flushing.store(0, Ordering::SeqCst);
+        self.gauges.commit_is_over();
     }
 
     pub(crate) fn attempts(&self) -> MutexGuard<'_, BySequence<Arc<Attempt>>> {
@@ -242,6 +274,33 @@ impl ShardLedger {
 
     pub(crate) fn delivering(&self) -> MutexGuard<'_, HashSet<u64, SequenceHasher>> {
         lock(&self.delivering)
+    }
+
+    /// How many results are between the shard and the mailboxes that keep them.
+    pub(crate) fn results_on_their_way(&self) -> usize {
+        self.delivering().len().saturating_sub(self.kept_results.load(Ordering::SeqCst))
+    }
+
+    /// Bytes of results that the CallbackActor hasn't taken over yet.
+    pub(crate) fn result_bytes(&self) -> usize {
+        self.result_bytes.load(Ordering::SeqCst)
+    }
+
+    /// So many results more, or less, are kept for mailboxes.
+    pub(crate) fn results_kept(&self, by: isize) {
+        let change = |kept: usize| Some(kept.saturating_add_signed(by));
+        // the closure always gives a number
+        let _ = self.kept_results.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change);
+    }
+
+    /// Says whether results wait in the file. Whoever makes room for them looks, and wakes the
+    /// shard; the shard looks for room once more after it has said so.
+    pub(crate) fn set_undelivered(&self, undelivered: bool) {
+        self.undelivered.store(undelivered, Ordering::SeqCst);
+    }
+
+    pub(crate) fn has_undelivered(&self) -> bool {
+        self.undelivered.load(Ordering::SeqCst)
     }
 
     pub(crate) fn targets(&self) -> MutexGuard<'_, BySequence<Vec<Target>>> {

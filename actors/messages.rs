@@ -46,8 +46,9 @@ impl SubmitAll {
 ///
 /// In memory, at most once; it ends by [`Unsubscribe`] or when the mailbox is closed. The ends of
 /// durable callbacks aren't sent. At most `delivery.window` results are on their way to the mailbox
-/// and `delivery.backlog` wait behind them; beyond that the mailbox misses results, with a warning,
-/// and their delivery is dead (`SubscriberFull`).
+/// and `delivery.backlog` wait behind them, `delivery.mailbox_bytes` in all, whatever the ways by
+/// which it asked for them; beyond that the mailbox misses results, with a warning, and their
+/// delivery is dead (`SubscriberFull`). Other mailboxes aren't slowed.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<SubscriptionId>")]
 pub struct Subscribe {

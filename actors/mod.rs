@@ -30,7 +30,7 @@ pub(crate) mod supervision;
 pub(crate) mod system;
 pub(crate) mod worker;
 
-pub use dispatcher::Dispatcher;
+pub use dispatcher::{Dispatcher, DispatcherContext};
 pub use messages::{
     Cancel, CountTasks, GetTask, ListTasks, Redrive, Submit, SubmitAll, Subscribe, Unsubscribe,
 };

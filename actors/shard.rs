@@ -62,6 +62,8 @@ pub(crate) struct ShardActor<S: ShardStore> {
     second_try: bool,
     /// After a refused batch nothing is tried until its pause is over, whoever wakes this.
     pausing: bool,
+    /// Whether it will look by itself whether the ballast can be restored.
+    restoring: bool,
     /// When the last flush began.
     flushed: tokio::time::Instant,
     /// Seconds and rows of a commit, and seconds of an attempt.
@@ -139,7 +141,7 @@ impl<S: ShardStore> ShardActor<S> {
         end: Rc<Cell<ChildEnd>>,
     ) -> Self {
         let now = shared.clock.now();
-        ShardActor {
+        let actor = ShardActor {
             store: Some(store),
             inbox: Inbox::new(&ledger),
             ledger,
@@ -148,6 +150,7 @@ impl<S: ShardStore> ShardActor<S> {
             ends_only: false,
             second_try: false,
             pausing: false,
+            restoring: false,
             flushed: tokio::time::Instant::now(),
             commit: Default::default(),
             service: Smoothed::default(),
@@ -159,7 +162,10 @@ impl<S: ShardStore> ShardActor<S> {
             started: tokio::time::Instant::now(),
             started_at: now,
             end,
-        }
+        };
+        // before anybody can submit
+        actor.publish_not_started();
+        actor
     }
 
     /// Has a flush run once everything that is in the mailbox now has been handled; at once if
@@ -187,7 +193,7 @@ impl<S: ShardStore> ShardActor<S> {
         let here = self.inbox.items();
         let on_the_way = self.ledger.gauges.incoming.load(Ordering::Acquire)
             + self.ledger.attempts().len()
-            + self.ledger.delivering().len();
+            + self.ledger.results_on_their_way();
         if here >= GATHER || on_the_way < here + GATHER_FROM {
             return false;
         }
@@ -288,6 +294,7 @@ impl<S: ShardStore> Actor for ShardActor<S> {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
+        self.restore_ballast_later(context);
         context.address().do_send(Wake);
     }
 }

@@ -66,6 +66,13 @@ impl Subscriptions {
         found
     }
 
+    /// Ends all subscriptions of a mailbox that is closed.
+    pub(crate) fn remove_mailbox(&self, mailbox: &Recipient<TaskResult>) {
+        self.change(|subscriptions| {
+            subscriptions.retain(|subscription| subscription.mailbox != *mailbox);
+        });
+    }
+
     fn change(&self, change: impl FnOnce(&mut Vec<Subscription>)) {
         let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
         let mut subscriptions = now.subscriptions.clone();

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Addr};
+use actix::Addr;
 use actix_rt::{Arbiter, System};
 use tokio::sync::{oneshot, watch};
 
@@ -184,7 +184,7 @@ async fn boot(shared: &Arc<Shared>, arbiters: &mut Vec<Arbiter>) -> Started {
             actix_rt::spawn(supervise(WorkerChild { shared, ledger }, link, budget));
         });
     }
-    let dispatcher = Dispatcher::new(shared.clone()).start();
+    let dispatcher = Dispatcher::new(shared.clone()).start_here();
     shared.dispatcher.set(Some(dispatcher.clone()));
     shared.enter(Phase::Running);
     shared.wake(shared.shards.iter().map(|ledger| ledger.id).collect());

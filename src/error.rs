@@ -68,12 +68,15 @@ pub enum Error {
         allowed: &'static str,
     },
 
-    /// Too many submissions wait for their commit (`limits.pending_submissions`), where
-    /// [`Queue::submit`](crate::Queue::submit) waits instead; or too many tasks' arguments are kept
-    /// in memory (`limits.cached_arguments`). Nothing was stored.
+    /// Too many submissions wait for their commit (`limits.pending_submissions`,
+    /// `limits.pending_bytes`), or too many tasks for their start (`limits.ready_tasks`), where
+    /// [`Queue::submit`](crate::Queue::submit) waits by default; or too many tasks' arguments are
+    /// kept in memory (`limits.cached_arguments`). Nothing was stored.
     #[error("the queue is busy; try again after {retry_after:?}")]
     Busy {
-        /// A guess at how long to wait.
+        /// When it is worth to try again, from 1 ms to 10 s: an estimate of when half of what waits
+        /// will have been stored, or enough tasks have started, by what the last commits and attempts
+        /// took. There may be no room then.
         retry_after: Duration,
     },
 

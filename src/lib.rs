@@ -8,6 +8,7 @@ pub mod settings;
 
 mod admission;
 mod attempt;
+mod backpressure;
 mod cached;
 mod registry;
 mod result;
@@ -37,6 +38,7 @@ pub mod actors;
 pub mod __private;
 
 pub use actors::messages::TaskPage;
+pub use backpressure::Backpressure;
 pub use cached::{Cached, CachedArguments};
 pub use clock::{Clock, Timestamp};
 pub use codec::{Codec, CodecError, ParseCodecError};
@@ -71,8 +73,8 @@ pub mod prelude {
     };
     pub use crate::settings::Settings;
     pub use crate::{
-        Cached, CancelOutcome, Codec, Data, Delivery, Error, FailureKind, Outcome, Queue, Task,
-        TaskContext, TaskError, TaskHandle, TaskId, TaskResult, TaskStatus, callback,
+        Backpressure, Cached, CancelOutcome, Codec, Data, Delivery, Error, FailureKind, Outcome,
+        Queue, Task, TaskContext, TaskError, TaskHandle, TaskId, TaskResult, TaskStatus, callback,
         shutdown_signal, task,
     };
 }

@@ -25,12 +25,14 @@ pub use stream::SubmitStream;
 pub use subscription::SubscriptionGuard;
 
 use self::off_thread::off_thread;
-use crate::actors::dispatcher::Dispatcher;
+use crate::actors::dispatcher::{Dispatcher, too_many};
 use crate::actors::messages::{
     BackupTo, Cancel, CountTasks, GetTask, ListTasks, Redrive, Submit, SubmitAll, Subscribe,
     TaskPage,
 };
 use crate::actors::system::{Running, Shared};
+use crate::admission::Permit;
+use crate::backpressure::Backpressure;
 use crate::error::{Error, Result, StoreError};
 use crate::record::{ShardId, TaskId, TaskRecord, TaskStatus};
 use crate::result::TaskResult;
@@ -49,6 +51,7 @@ use crate::task::Task;
 #[derive(Clone)]
 pub struct Queue {
     inner: Arc<Inner>,
+    backpressure: Backpressure,
 }
 
 struct Inner {
@@ -84,18 +87,39 @@ impl Queue {
     fn over(shared: Arc<Shared>, running: Running) -> Self {
         let Running { dispatcher, recovered, stop, ended, .. } = running;
         let ending = shutdown::Ending::new(stop, ended);
-        Queue { inner: Arc::new(Inner { shared, dispatcher, recovered, ending }) }
+        let inner = Arc::new(Inner { shared, dispatcher, recovered, ending });
+        Queue { inner, backpressure: Backpressure::default() }
+    }
+
+    /// A handle to the same queue whose submissions do this while the queue is full, as do those of
+    /// its clones and its [`submit_stream`](Queue::submit_stream). This one stays as it is; a queue
+    /// begins with [`Backpressure::Wait`].
+    #[must_use]
+    pub fn with_backpressure(&self, backpressure: Backpressure) -> Self {
+        Queue { inner: self.inner.clone(), backpressure }
+    }
+
+    /// How many submissions were refused since the start, each task of a bulk counted: because the
+    /// queue was full, or by a shard that couldn't store them. Those that nobody waited for, sent
+    /// by `do_send`, are among them; those with a mistake of their own, or that came during the
+    /// shutdown, aren't.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.inner.shared.refused()
     }
 
     /// Stores a task and returns once it is committed at the queue's durability.
     ///
-    /// Waits while too many submissions, or too many bytes, wait for their commit
-    /// (`limits.pending_submissions`, `limits.pending_bytes`).
-    /// Dropping the future leaves it open whether the task was stored.
+    /// Waits while the queue is full: while too many submissions, or too many bytes, wait for their
+    /// commit (`limits.pending_submissions`, `limits.pending_bytes`), or too many tasks for their
+    /// start (`limits.ready_tasks`). [`Queue::with_backpressure`] makes a handle that waits for a
+    /// limited time, or not at all. Dropping the future while it waits stores nothing; after that it leaves it
+    /// open whether the task was stored.
     ///
     /// # Errors
     ///
     /// Anything wrong with the submission, before something is written; [`Error::ShuttingDown`];
+    /// [`Error::Busy`], by a handle that doesn't wait or has waited long enough;
     /// [`Error::DiskFull`], [`Error::ShardUnavailable`] or [`Error::Store`], when nothing was
     /// stored; [`Error::Unknown`], when that isn't known.
     pub async fn submit<T: Task>(&self, submission: Submission<T>) -> Result<TaskHandle<T>> {
@@ -119,9 +143,31 @@ impl Queue {
     }
 
     async fn send(&self, mut submit: Submit) -> Result<TaskId> {
-        let permit = self.inner.shared.admission.enter(1, submit.weight()).await;
-        submit.permit = Some(permit.map_err(|_| Error::ShuttingDown)?);
+        submit.permit = Some(self.enter(1, submit.weight()).await?);
         self.inner.dispatcher.send(submit).await?
+    }
+
+    /// Leave to submit, as this handle's way to behave has it.
+    async fn enter(&self, tasks: usize, weight: usize) -> Result<Permit> {
+        let shared = &self.inner.shared;
+        let entered = match self.backpressure {
+            Backpressure::Wait => shared.admission.enter(tasks, weight).await,
+            Backpressure::WaitFor(limit) => {
+                let entering = shared.admission.enter(tasks, weight);
+                match tokio::time::timeout(limit, entering).await {
+                    Ok(entered) => entered,
+                    Err(_) => return Err(shared.busy(tasks)),
+                }
+            }
+            Backpressure::Reject => {
+                let entered = shared.admission.try_enter(tasks, weight);
+                return entered.ok_or_else(|| match shared.is_accepting() {
+                    true => shared.busy(tasks),
+                    false => Error::ShuttingDown,
+                });
+            }
+        };
+        entered.map_err(|_| Error::ShuttingDown)
     }
 
     /// Stores up to `limits.bulk` tasks in one transaction of one shard: all of them or none.
@@ -139,10 +185,12 @@ impl Queue {
         let mut tasks: Vec<Submit> =
             submissions.into_iter().map(|submission| submission.submit).collect();
         let limit = self.inner.shared.settings.limits.bulk;
-        if tasks.len() <= limit {
+        if tasks.len() > limit {
+            return Err(too_many(tasks.len()));
+        }
+        if !tasks.is_empty() {
             let weight = tasks.iter().map(Submit::weight).sum();
-            let permits = self.inner.shared.admission.enter(tasks.len(), weight).await;
-            let mut permits = permits.map_err(|_| Error::ShuttingDown)?;
+            let mut permits = self.enter(tasks.len(), weight).await?;
             for task in &mut tasks {
                 task.permit = permits.split(1, task.weight());
             }

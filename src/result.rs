@@ -111,6 +111,12 @@ impl TaskResult {
         }))
     }
 
+    /// How many bytes its output or its failure's text has.
+    pub(crate) fn bytes(&self) -> usize {
+        let output = self.inner.output.as_ref().map_or(0, |output| output.bytes.len());
+        output + self.inner.failure.as_ref().map_or(0, |failure| failure.message.len())
+    }
+
     /// The task's id.
     #[must_use]
     pub fn id(&self) -> TaskId {

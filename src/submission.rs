@@ -212,7 +212,7 @@ impl Submit {
     }
 
     /// Sends the result to a mailbox when the task has ended; at most once, and not after a
-    /// restart.
+    /// restart. What bounds it is in [`Subscribe`](crate::actors::Subscribe).
     #[must_use]
     pub fn reply_to(mut self, mailbox: Recipient<TaskResult>) -> Self {
         self.targets.push(Target::Mailbox(mailbox));
@@ -247,8 +247,13 @@ impl Submit {
 
     /// What its arguments weigh while they wait for their commit.
     pub(crate) fn weight(&self) -> usize {
+        admission::weight(self.bytes())
+    }
+
+    /// How many bytes its encoded arguments have.
+    pub(crate) fn bytes(&self) -> usize {
         match &self.arguments {
-            Arguments::Encoded { bytes, .. } => admission::weight(bytes.len()),
+            Arguments::Encoded { bytes, .. } => bytes.len(),
             Arguments::Cached(_) | Arguments::Failed(_) => 0,
         }
     }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use actix::{Context, Handler, ResponseFuture};
+use actix::{Handler, ResponseFuture};
 
-use super::{Dispatcher, ask, fail};
+use super::{Dispatcher, DispatcherContext, ask, fail};
 use crate::actors::messages::{
     CountRows, CountTasks, GetRow, GetTask, ListRows, ListTasks, TaskPage,
 };
@@ -19,7 +19,7 @@ const PAGE_MAX: usize = 1_000;
 impl Handler<GetTask> for Dispatcher {
     type Result = ResponseFuture<Result<TaskRecord>>;
 
-    fn handle(&mut self, GetTask(id): GetTask, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, GetTask(id): GetTask, _: &mut DispatcherContext) -> Self::Result {
         match self.ledger_of(id) {
             Ok(ledger) => ask(ledger, |ledger, answer| ledger.link.send(GetRow { id, answer })),
             Err(error) => fail(error),
@@ -30,7 +30,7 @@ impl Handler<GetTask> for Dispatcher {
 impl Handler<ListTasks> for Dispatcher {
     type Result = ResponseFuture<Result<TaskPage>>;
 
-    fn handle(&mut self, list: ListTasks, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, list: ListTasks, _: &mut DispatcherContext) -> Self::Result {
         if list.limit > PAGE_MAX {
             return fail(Error::InvalidOption {
                 option: "limit",
@@ -73,7 +73,7 @@ impl Handler<ListTasks> for Dispatcher {
 impl Handler<CountTasks> for Dispatcher {
     type Result = ResponseFuture<Result<Vec<(TaskStatus, u64)>>>;
 
-    fn handle(&mut self, _: CountTasks, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, _: CountTasks, _: &mut DispatcherContext) -> Self::Result {
         let shards = self.shared.shards.clone();
         Box::pin(async move {
             let mut total: Vec<(TaskStatus, u64)> =

@@ -11,8 +11,10 @@ use crate::record::{ShardId, TaskId};
 pub(crate) enum Waiter {
     /// The caller of one `Submit`; nobody, if it was sent without waiting.
     One(Option<OneshotSender<Result<TaskId>>>),
-    /// The caller of a `SubmitAll`.
+    /// The caller of a `SubmitAll`; nobody, likewise.
     All(Option<OneshotSender<Result<Vec<TaskId>>>>),
+    /// It was told.
+    Told,
 }
 
 /// The answer that a submission is owed. If it is dropped unanswered, the caller is told what is
@@ -43,7 +45,7 @@ impl Answer {
     pub(crate) fn expect(&mut self, mut ids: impl Iterator<Item = TaskId>) {
         self.ids = match self.waiter {
             Waiter::One(_) => ids.next().map_or(Ids::None, Ids::One),
-            Waiter::All(_) => Ids::Many(ids.collect()),
+            Waiter::All(_) | Waiter::Told => Ids::Many(ids.collect()),
         };
     }
 
@@ -79,24 +81,24 @@ impl Answer {
                     drop(waiter.send(Ok(ids)));
                 }
             }
+            (Waiter::Told, _) => {}
         }
-        self.waiter = Waiter::All(None);
+        self.waiter = Waiter::Told;
     }
 
-    /// Nothing is stored.
-    pub(crate) fn refuse(mut self, error: Error) {
-        self.tell(error);
+    /// Nothing is stored. False if nobody waits for the answer: then it is for the log.
+    pub(crate) fn refuse(mut self, error: Error) -> bool {
+        self.tell(error)
     }
 
-    fn tell(&mut self, error: Error) {
-        match std::mem::replace(&mut self.waiter, Waiter::All(None)) {
+    fn tell(&mut self, error: Error) -> bool {
+        match std::mem::replace(&mut self.waiter, Waiter::Told) {
             Waiter::One(Some(waiter)) => drop(waiter.send(Err(error))),
-            Waiter::One(None) => {
-                tracing::warn!(%error, "a submission that nobody waits for is refused");
-            }
             Waiter::All(Some(waiter)) => drop(waiter.send(Err(error))),
-            Waiter::All(None) => {}
+            Waiter::One(None) | Waiter::All(None) => return false,
+            Waiter::Told => {}
         }
+        true
     }
 }
 
@@ -106,7 +108,9 @@ impl Drop for Answer {
             Some(id) => Error::Unknown { id: *id },
             None => Error::ShardUnavailable { shard: self.shard },
         };
-        self.tell(error);
+        if !self.tell(error.clone()) {
+            tracing::warn!(%error, "a submission that nobody waits for is lost");
+        }
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Gauges {
     pub(crate) incoming: AtomicUsize,
     /// Rows that are ready, as far as is known.
     pub(crate) ready: AtomicUsize,
+    /// Tasks in the file that haven't started.
+    pub(crate) not_started: AtomicUsize,
     /// Attempts that run or wait in a worker.
     pub(crate) running: AtomicUsize,
     /// Smoothed times in seconds and counts, as the bits of an `f64`.
@@ -24,6 +26,10 @@ pub(crate) struct Gauges {
     since: Instant,
     /// When the last commit was measured, in microseconds after `since`.
     measured_at: AtomicU64,
+    /// When the commit that is under way began, in microseconds after `since`; 0 is none.
+    began_at: AtomicU64,
+    /// Submissions that came this far and weren't stored, since the start.
+    pub(crate) refused: AtomicU64,
     /// When a batch was refused last, in milliseconds after `since`; 0 is never.
     failed_at: AtomicU64,
 }
@@ -33,14 +39,29 @@ impl Gauges {
         Gauges {
             incoming: AtomicUsize::new(0),
             ready: AtomicUsize::new(0),
+            not_started: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             commit_s: AtomicU64::new(0),
             commit_rows: AtomicU64::new(0),
             service_s: AtomicU64::new(0),
             since: Instant::now(),
             measured_at: AtomicU64::new(0),
+            began_at: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             failed_at: AtomicU64::new(0),
         }
+    }
+
+    /// A commit begins: from now on it counts for as long as it takes, so that a shard whose file
+    /// hangs isn't taken for one that does nothing.
+    pub(crate) fn commit_begins(&self) {
+        let at = self.since.elapsed().as_micros() as u64;
+        self.began_at.store(at.max(1), Ordering::Relaxed);
+    }
+
+    /// No commit is under way.
+    pub(crate) fn commit_is_over(&self) {
+        self.began_at.store(0, Ordering::Relaxed);
     }
 
     /// The smoothed measurements of the last commit.
@@ -67,15 +88,42 @@ impl Gauges {
         let failed_at = self.failed_at.load(Ordering::Relaxed);
         let measured_at = Duration::from_micros(self.measured_at.load(Ordering::Relaxed));
         let float = |bits: &AtomicU64| f64::from_bits(bits.load(Ordering::Relaxed));
+        let (mut commit_s, mut age_s) =
+            (float(&self.commit_s), now.saturating_sub(measured_at).as_secs_f64());
+        let began_at = self.began_at.load(Ordering::Relaxed);
+        let under_way_s = now.saturating_sub(Duration::from_micros(began_at)).as_secs_f64();
+        if began_at > 0 && under_way_s > commit_s {
+            (commit_s, age_s) = (under_way_s, 0.0);
+        }
         ShardLoad {
             failing: failed_at > 0 && now < Duration::from_millis(failed_at) + FAILING_FOR,
             incoming: self.incoming.load(Ordering::Relaxed),
             ready: self.ready.load(Ordering::Relaxed),
             running: self.running.load(Ordering::Relaxed),
-            commit_s: float(&self.commit_s),
+            commit_s,
             commit_rows: float(&self.commit_rows),
-            age_s: now.saturating_sub(measured_at).as_secs_f64(),
+            age_s,
             service_s: float(&self.service_s),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_that_is_under_way_counts_for_as_long_as_it_takes() {
+        let gauges = Gauges::new();
+        gauges.set_commit(0.01, 100.0);
+        let later = Instant::now() + Duration::from_secs(4);
+        let load = gauges.load(later);
+        assert!(load.commit_s == 0.01 && load.age_s > 3.0, "{load:?}");
+        gauges.commit_begins();
+        let load = gauges.load(later);
+        assert!(load.commit_s > 3.0 && load.age_s == 0.0, "{load:?}");
+        assert_eq!(gauges.load(Instant::now()).commit_s, 0.01, "it has just begun");
+        gauges.commit_is_over();
+        assert_eq!(gauges.load(later).commit_s, 0.01);
     }
 }

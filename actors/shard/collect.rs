@@ -19,8 +19,12 @@ pub(super) struct InFlight {
 impl<S: ShardStore> ShardActor<S> {
     /// How many more results may be on their way, once this many have arrived.
     pub(super) fn delivery_credits(&self, arriving: usize) -> usize {
-        let on_their_way = self.ledger.delivering().len().saturating_sub(arriving);
-        self.shared.settings.delivery.in_flight.saturating_sub(on_their_way)
+        let limits = &self.shared.settings.delivery;
+        if self.ledger.result_bytes() >= limits.in_flight_bytes {
+            return 0;
+        }
+        let on_their_way = self.ledger.results_on_their_way().saturating_sub(arriving);
+        limits.in_flight.saturating_sub(on_their_way)
     }
 
     /// Turns what waits into a batch.

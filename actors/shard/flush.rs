@@ -9,7 +9,7 @@ use actix::{AsyncContext, Context};
 use super::collect::InFlight;
 use super::{Asked, Inbox, MAINTAIN_EVERY, ShardActor};
 use crate::actors::incoming::Incoming;
-use crate::actors::ledger::{DeliverBatch, DeliverItem};
+use crate::actors::ledger::{DeliverBatch, DeliverItem, ResultsWeight};
 use crate::actors::messages::{Answered, Deliver, Wake, Watch};
 use crate::actors::outbox::Once;
 use crate::actors::slots::{KEPT_FOR, MayClaim, Wanted};
@@ -31,6 +31,7 @@ impl<S: ShardStore> ShardActor<S> {
         if self.store.is_none() || self.pausing {
             return;
         }
+        self.refuse_without_space();
         self.flushed = tokio::time::Instant::now();
         self.ledger.flush_begins();
         let flight = self.collect();
@@ -47,6 +48,7 @@ impl<S: ShardStore> ShardActor<S> {
             }
             return;
         }
+        self.ledger.gauges.commit_begins();
         self.with_store(
             context,
             move |mut store| async move {
@@ -55,7 +57,9 @@ impl<S: ShardStore> ShardActor<S> {
                 (store, (flight, result, began.elapsed()))
             },
             |actor, (flight, result, took), context| {
+                actor.ledger.gauges.commit_is_over();
                 actor.measure(&flight.batch, result.is_ok(), took);
+                actor.publish_not_started();
                 match result {
                     Ok(result) => actor.applied(flight, result, context),
                     Err(BatchError::Refused(error)) => actor.refused(flight, &error, context),
@@ -84,6 +88,14 @@ impl<S: ShardStore> ShardActor<S> {
             self.service.add(took.as_secs_f64() / batch.settlements.len() as f64);
             gauges.set_service(self.service.get().unwrap_or(0.0));
         }
+    }
+
+    /// Tells admission how many tasks haven't started: before those who submitted them are answered.
+    pub(super) fn publish_not_started(&self) {
+        let Some(store) = &self.store else { return };
+        let now = store.outlook().not_started;
+        let before = self.ledger.gauges.not_started.swap(now, Ordering::AcqRel);
+        self.shared.admission.not_started_moved(before, now);
     }
 
     fn has_due_or_undelivered(&self) -> bool {
@@ -200,7 +212,8 @@ impl<S: ShardStore> ShardActor<S> {
         }
         let ids = items.iter().map(|item| item.result.id().sequence());
         self.ledger.delivering().extend(ids);
-        let batch = Once::new(DeliverBatch { shard: self.ledger.id, items });
+        let weight = ResultsWeight::new(&self.ledger, &items);
+        let batch = Once::new(DeliverBatch { shard: self.ledger.id, items, weight });
         self.shared.callback.send(Deliver(self.shared.deliveries.post(batch)));
     }
 
@@ -252,7 +265,9 @@ impl<S: ShardStore> ShardActor<S> {
         self.ledger.row_writes.store(outlook.row_writes, Ordering::Release);
         self.ledger.commits.store(outlook.commits, Ordering::Release);
         self.shared.moved();
-        let again = !self.inbox.asked.is_empty() || !self.inbox.finishes.is_empty();
+        self.ledger.set_undelivered(outlook.undelivered);
+        let deliver = outlook.undelivered && self.delivery_credits(0) > 0;
+        let again = deliver || !self.inbox.asked.is_empty() || !self.inbox.finishes.is_empty();
         let wanted = Wanted::of(&runnable, &self.shared.queues, 1);
         // rows may have become ready in a batch that took no credits
         let claims = match !wanted.is_empty() && self.shared.is_claiming() {

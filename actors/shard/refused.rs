@@ -12,6 +12,11 @@ use crate::actors::supervision::ChildEnd;
 use crate::error::{Error, StoreError, StoreErrorKind};
 use crate::store::ShardStore;
 
+/// How often a shard looks whether the disk has room for the ballast again: while submissions are
+/// refused for it, and otherwise.
+const RESTORE_EVERY: Duration = Duration::from_secs(1);
+const RESTORE_SOME_DAY: Duration = Duration::from_secs(60);
+
 /// How long a shard waits before it tries again to store what was refused.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -39,6 +44,7 @@ impl<S: ShardStore> ShardActor<S> {
         }
         if error.kind() == StoreErrorKind::Full {
             self.shared.free_ballast();
+            self.restore_ballast_later(context);
         }
         let ends = !finishes.is_empty() || !delivered.is_empty();
         let alone = self.ends_only;
@@ -68,6 +74,31 @@ impl<S: ShardStore> ShardActor<S> {
                 context.address().do_send(Wake);
             });
         }
+    }
+
+    /// On a full disk the space that the ballast has freed is for ends. Submissions are refused at
+    /// once, until there is room for the ballast again.
+    pub(super) fn refuse_without_space(&mut self) {
+        if !self.inbox.asked.incoming.is_empty() && self.shared.is_short_of_space() {
+            let incoming = self.inbox.asked.incoming.take_all();
+            let shard = self.ledger.id;
+            self.refuse_submissions(incoming, || Error::DiskFull { shard });
+        }
+    }
+
+    /// Takes the ballast again when there is room for it, also if nothing else happens.
+    pub(super) fn restore_ballast_later(&mut self, context: &mut Context<Self>) {
+        if self.restoring || !self.shared.misses_ballast() {
+            return;
+        }
+        self.restoring = true;
+        let short = self.shared.is_short_of_space();
+        let later = if short { RESTORE_EVERY } else { RESTORE_SOME_DAY };
+        context.run_later(later, |actor, context| {
+            actor.restoring = false;
+            actor.shared.restore_ballast();
+            actor.restore_ballast_later(context);
+        });
     }
 
     /// Refuses what callers asked for.

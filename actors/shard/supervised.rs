@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use actix::Addr;
 
@@ -60,7 +61,15 @@ impl ShardChild {
         for id in answer.ids() {
             match store.get(*id).await {
                 Ok(Lookup::Found(_)) => {}
-                Ok(_) => return answer.refuse(why.on(self.ledger.id, "store tasks")),
+                Ok(_) => {
+                    let error = why.on(self.ledger.id, "store tasks");
+                    let tasks = answer.ids().len();
+                    self.ledger.gauges.refused.fetch_add(tasks as u64, Ordering::Relaxed);
+                    if !answer.refuse(error.clone()) {
+                        tracing::warn!(tasks, %error, "submissions that nobody waits for are refused");
+                    }
+                    return;
+                }
                 Err(_) => return drop(answer),
             }
         }
@@ -90,7 +99,13 @@ pub(crate) fn open(
     kind: OpenKind,
 ) -> Result<(SqliteStore, Recovered), StoreError> {
     let directory = shared.directory()?;
-    let opened = store::open_shard(&directory, ledger.id, &shared.open_options(), kind)?;
+    let had_ballast = directory.has_ballast();
+    let opened = store::open_shard(&directory, ledger.id, &shared.open_options(), kind);
+    if had_ballast && !directory.has_ballast() {
+        // the opening needed it
+        shared.ballast_is_freed();
+    }
+    let opened = opened?;
     let memory = (kind == OpenKind::Rebuild).then_some(ledger as &dyn store::Memory);
     let options = shared.store_options();
     store::open_store(opened, ledger.id, options, shared.clock.now(), kind, memory)

@@ -3,20 +3,22 @@
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use tokio::sync::{Notify, Semaphore};
 
 use crate::actors::blocking::BlockingPool;
 use crate::actors::callback::CallbackActor;
 use crate::actors::dispatcher::Dispatcher;
-use crate::actors::ledger::{DeliverBatch, Link, ShardLedger, WorkerLedger};
+use crate::actors::ledger::{DeliverBatch, Link, ShardLedger, ShardState, WorkerLedger};
 use crate::actors::messages::{Deliver, Discard, Wake};
 use crate::actors::outbox::{Once, Outbox};
 use crate::actors::slots::Slots;
 use crate::actors::subscriptions::Subscriptions;
-use crate::admission::Admission;
+use crate::admission::{Admission, AdmissionLimits};
+use crate::backpressure;
 use crate::clock::Clock;
-use crate::error::{Result, StoreError};
+use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::keys;
 use crate::order::Ageing;
 use crate::queues::{QueueIndex, Queues};
@@ -76,8 +78,10 @@ pub(crate) struct Shared {
     moved: Notify,
     /// Attempts that were given back.
     released: AtomicU64,
-    /// Whether a full disk has had the ballast.
+    /// Whether a full disk has had the ballast, or there was none.
     ballast_freed: AtomicBool,
+    /// Whether what is left of the ballast's space is for ends only.
+    short_of_space: AtomicBool,
 }
 
 /// The way to the CallbackActor.
@@ -133,10 +137,11 @@ impl Shared {
             deliveries: Outbox::new(),
             subscriptions: Subscriptions::new(registry.clone()),
             pool: BlockingPool::new(settings.workers.blocking_threads),
-            admission: Admission::new(
-                settings.limits.pending_submissions,
-                settings.limits.pending_bytes,
-            ),
+            admission: Admission::new(AdmissionLimits {
+                tasks: settings.limits.pending_submissions,
+                bytes: settings.limits.pending_bytes,
+                ready: settings.limits.ready_tasks,
+            }),
             cached_room: Arc::new(Semaphore::new(settings.limits.cached_arguments)),
             phase: AtomicU8::new(Phase::Starting as u8),
             moved: Notify::new(),
@@ -144,9 +149,10 @@ impl Shared {
             data,
             settings,
             clock,
-            directory: Mutex::new(Some(directory)),
             released: AtomicU64::new(0),
-            ballast_freed: AtomicBool::new(false),
+            ballast_freed: AtomicBool::new(!directory.has_ballast()),
+            directory: Mutex::new(Some(directory)),
+            short_of_space: AtomicBool::new(false),
         })
     }
 
@@ -187,6 +193,23 @@ impl Shared {
         self.phase() <= Phase::Running
     }
 
+    /// Counts submissions that there is no room for; the error for their caller.
+    pub(crate) fn busy(&self, tasks: usize) -> Error {
+        self.admission.count_refused(tasks);
+        let now = Instant::now();
+        let open = self.shards.iter().filter(|ledger| ledger.state() == ShardState::Open);
+        let loads = open.map(|ledger| ledger.gauges.load(now));
+        let starts = self.admission.starts_needed(tasks);
+        Error::Busy { retry_after: backpressure::retry_after(loads, self.slots.all(), starts) }
+    }
+
+    /// How many submissions were refused since the start, whatever for.
+    pub(crate) fn refused(&self) -> u64 {
+        let shards = self.shards.iter();
+        let by_shards = shards.map(|ledger| ledger.gauges.refused.load(Ordering::Relaxed));
+        self.admission.refused() + by_shards.sum::<u64>()
+    }
+
     pub(crate) fn is_claiming(&self) -> bool {
         self.phase() == Phase::Running
     }
@@ -225,9 +248,9 @@ impl Shared {
     /// The directory, until the queue has ended.
     pub(crate) fn directory(&self) -> Result<Directory, StoreError> {
         let directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
-        directory.clone().ok_or_else(|| {
-            StoreError::new(crate::error::StoreErrorKind::Other, "the queue has ended")
-        })
+        directory
+            .clone()
+            .ok_or_else(|| StoreError::new(StoreErrorKind::Other, "the queue has ended"))
     }
 
     /// Lets others have the directory.
@@ -250,17 +273,48 @@ impl Shared {
             return;
         }
         match self.directory().and_then(|directory| directory.restore_ballast()) {
-            Ok(true) => self.ballast_freed.store(false, Ordering::Release),
+            Ok(true) => {
+                self.ballast_freed.store(false, Ordering::Release);
+                if self.short_of_space.swap(false, Ordering::AcqRel) {
+                    tracing::info!("the disk has space again; the ballast file is back");
+                }
+            }
             Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "the ballast file cannot be restored"),
+            Err(error) => {
+                tracing::warn!(%error, "the ballast file cannot be restored");
+                // nothing that space would help against
+                let lasts = error.kind() == StoreErrorKind::Full;
+                self.short_of_space.fetch_and(lasts, Ordering::AcqRel);
+            }
         }
+    }
+
+    /// Whether the ballast is to be restored.
+    pub(crate) fn misses_ballast(&self) -> bool {
+        self.ballast_freed.load(Ordering::Acquire)
+    }
+
+    /// Whether the disk is full, so that what the ballast has freed must be kept for ends. Looks
+    /// first whether there is room for the ballast again.
+    pub(crate) fn is_short_of_space(&self) -> bool {
+        if self.short_of_space.load(Ordering::Acquire) {
+            self.restore_ballast();
+        }
+        self.short_of_space.load(Ordering::Acquire)
+    }
+
+    /// The ballast was given back to a full disk.
+    pub(crate) fn ballast_is_freed(&self) {
+        self.ballast_freed.store(true, Ordering::Release);
+        self.short_of_space.store(true, Ordering::Release);
+        tracing::warn!("the disk is full; the ballast file is freed");
     }
 
     /// Gives the ballast back to a full disk, so that ends can be stored.
     pub(crate) fn free_ballast(&self) {
         self.ballast_freed.store(true, Ordering::Release);
         match self.directory().and_then(|directory| directory.free_ballast()) {
-            Ok(true) => tracing::warn!("the disk is full; the ballast file is freed"),
+            Ok(true) => self.ballast_is_freed(),
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the ballast file cannot be freed"),
         }

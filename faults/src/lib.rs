@@ -43,15 +43,15 @@ impl Faults {
 
     /// Follows `plan` from now on, in place of any before it. It counts from here.
     pub fn arm(&self, plan: Plan) {
-        self.scope.state().arm(plan);
+        self.scope.arm(plan);
     }
 
-    /// Lets everything work again. What [`fired`](Faults::fired) says stays.
+    /// Lets everything work again, also what hangs. What [`fired`](Faults::fired) says stays.
     pub fn heal(&self) {
-        self.scope.state().heal();
+        self.scope.heal();
     }
 
-    /// How many operations the last plan has failed so far.
+    /// How many operations the last plan has failed, or let hang, so far.
     #[must_use]
     pub fn fired(&self) -> u64 {
         self.scope.state().fired()

@@ -84,23 +84,55 @@ pub struct Plan {
     nth: u64,
     for_ever: bool,
     full: bool,
+    holds: bool,
+    broken: bool,
+}
+
+/// What becomes of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It fails with this code.
+    Fails(c_int),
+    /// It fails with this code, and the system's error is that of a broken disk.
+    Breaks(c_int),
+    /// It hangs until the faults are healed.
+    Hangs,
 }
 
 impl Plan {
     /// The next operation of this kind fails, with the error that SQLite has for it.
     pub fn fail(operation: Operation) -> Self {
         let operation = Some(operation);
-        Plan { operation, file: None, nth: 1, for_ever: false, full: false }
+        Plan {
+            operation,
+            file: None,
+            nth: 1,
+            for_ever: false,
+            full: false,
+            holds: false,
+            broken: false,
+        }
     }
 
     /// The next operation fails, whatever it is.
     pub fn fail_any() -> Self {
-        Plan { operation: None, file: None, nth: 1, for_ever: false, full: false }
+        Plan { operation: None, ..Plan::fail(Operation::Open) }
     }
 
     /// The next write finds the disk full.
     pub fn disk_full() -> Self {
         Plan { full: true, ..Plan::fail(Operation::Write) }
+    }
+
+    /// The next write finds the disk broken: as [`Plan::fail`], with the system's error for it
+    /// (`EIO`), which a quota or a limit on file sizes hasn't.
+    pub fn broken_disk() -> Self {
+        Plan { broken: true, ..Plan::fail(Operation::Write) }
+    }
+
+    /// The next operation of this kind takes until the faults are healed, and is done then.
+    pub fn hang(operation: Operation) -> Self {
+        Plan { holds: true, ..Plan::fail(operation) }
     }
 
     /// Only operations on files of this kind are meant.
@@ -124,11 +156,16 @@ impl Plan {
             && self.file.is_none_or(|meant| meant == file)
     }
 
-    /// What becomes of the `count`th of the operations that the plan is about: an error code, or
-    /// nothing out of the ordinary.
-    pub(crate) fn verdict(&self, count: u64, operation: Operation) -> Option<c_int> {
-        let fails = count == self.nth || self.for_ever && count > self.nth;
-        fails.then(|| if self.full { ffi::SQLITE_FULL } else { operation.code() })
+    /// What becomes of the `count`th of the operations that the plan is about: nothing out
+    /// of the ordinary if that is `None`.
+    pub(crate) fn verdict(&self, count: u64, operation: Operation) -> Option<Verdict> {
+        let meant = count == self.nth || self.for_ever && count > self.nth;
+        meant.then(|| match (self.holds, self.full) {
+            (true, _) => Verdict::Hangs,
+            (false, true) => Verdict::Fails(ffi::SQLITE_FULL),
+            (false, false) if self.broken => Verdict::Breaks(operation.code()),
+            (false, false) => Verdict::Fails(operation.code()),
+        })
     }
 }
 
@@ -141,6 +178,9 @@ impl fmt::Display for Plan {
         write!(f, " no. {}", self.nth)?;
         if let Some(file) = self.file {
             write!(f, " of the {file:?}")?;
+        }
+        if self.holds {
+            return f.write_str(if self.for_ever { " and all later ones hang" } else { " hangs" });
         }
         let error = if self.full { "FULL" } else { "IOERR" };
         let lasts = if self.for_ever { "and all later ones fail" } else { "fails" };
@@ -163,7 +203,7 @@ mod tests {
     fn a_single_fault_hits_one_operation() {
         let plan = Plan::fail(Operation::Sync).at(2);
         assert_eq!(plan.verdict(1, Operation::Sync), None);
-        assert_eq!(plan.verdict(2, Operation::Sync), Some(ffi::SQLITE_IOERR_FSYNC));
+        assert_eq!(plan.verdict(2, Operation::Sync), Some(Verdict::Fails(ffi::SQLITE_IOERR_FSYNC)));
         assert_eq!(plan.verdict(3, Operation::Sync), None);
     }
 
@@ -171,8 +211,8 @@ mod tests {
     fn a_lasting_fault_hits_all_that_follow() {
         let plan = Plan::disk_full().at(2).for_ever();
         assert_eq!(plan.verdict(1, Operation::Write), None);
-        assert_eq!(plan.verdict(2, Operation::Write), Some(ffi::SQLITE_FULL));
-        assert_eq!(plan.verdict(9, Operation::Write), Some(ffi::SQLITE_FULL));
+        assert_eq!(plan.verdict(2, Operation::Write), Some(Verdict::Fails(ffi::SQLITE_FULL)));
+        assert_eq!(plan.verdict(9, Operation::Write), Some(Verdict::Fails(ffi::SQLITE_FULL)));
     }
 
     #[test]
@@ -191,5 +231,6 @@ mod tests {
         assert_eq!(plan.to_string(), text);
         let text = "operation no. 1 fails with IOERR";
         assert_eq!(Plan::fail_any().to_string(), text);
+        assert_eq!(Plan::hang(Operation::Sync).to_string(), "Sync no. 1 hangs");
     }
 }

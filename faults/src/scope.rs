@@ -1,12 +1,11 @@
 //! Which directory has which faults, and what was asked of its files.
 
-use std::ffi::c_int;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::plan::{File, Operation, Plan};
+use crate::plan::{File, Operation, Plan, Verdict};
 
 /// All directories that are watched.
 static SCOPES: Mutex<Vec<Arc<Scope>>> = Mutex::new(Vec::new());
@@ -16,6 +15,8 @@ pub(crate) struct Scope {
     /// Without symbolic links, as SQLite names its files.
     directory: PathBuf,
     state: Mutex<State>,
+    /// Told when the faults are healed or others planned.
+    changed: Condvar,
 }
 
 /// What is to happen to the files of a scope, and what has happened.
@@ -23,6 +24,8 @@ pub(crate) struct Scope {
 pub(crate) struct State {
     plan: Option<Plan>,
     armed: bool,
+    /// Which plan it is.
+    round: u64,
     /// How many of the operations that the plan is about were met.
     met: u64,
     fired: u64,
@@ -35,15 +38,39 @@ impl Scope {
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
+
+    pub(crate) fn arm(&self, plan: Plan) {
+        self.state().arm(plan);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn heal(&self) {
+        self.state().heal();
+        self.changed.notify_all();
+    }
+
+    /// Counts an operation; how it is to fail, if it is. Comes back when it needn't hang.
+    pub(crate) fn meet(&self, operation: Operation, file: File) -> Option<Verdict> {
+        let mut state = self.state();
+        match state.meet(operation, file)? {
+            failure @ (Verdict::Fails(_) | Verdict::Breaks(_)) => Some(failure),
+            Verdict::Hangs => {
+                let round = state.round;
+                let hangs = |state: &mut State| state.armed && state.round == round;
+                drop(self.changed.wait_while(state, hangs).unwrap_or_else(PoisonError::into_inner));
+                None
+            }
+        }
+    }
 }
 
 impl State {
-    pub(crate) fn arm(&mut self, plan: Plan) {
-        let seen = self.seen;
-        *self = State { plan: Some(plan), armed: true, seen, ..State::default() };
+    fn arm(&mut self, plan: Plan) {
+        let (seen, round) = (self.seen, self.round + 1);
+        *self = State { plan: Some(plan), armed: true, round, seen, ..State::default() };
     }
 
-    pub(crate) fn heal(&mut self) {
+    fn heal(&mut self) {
         self.armed = false;
     }
 
@@ -55,15 +82,15 @@ impl State {
         self.seen[operation as usize][file as usize]
     }
 
-    /// Counts an operation; an error code if it is to fail.
-    pub(crate) fn meet(&mut self, operation: Operation, file: File) -> Option<c_int> {
+    /// Counts an operation.
+    fn meet(&mut self, operation: Operation, file: File) -> Option<Verdict> {
         self.seen[operation as usize][file as usize] += 1;
         let plan = self.plan.filter(|plan| self.armed && plan.means(operation, file))?;
         self.met += 1;
-        let failed = plan.verdict(self.met, operation)?;
+        let verdict = plan.verdict(self.met, operation)?;
         self.fired += 1;
         self.first.get_or_insert((operation, file));
-        Some(failed)
+        Some(verdict)
     }
 }
 
@@ -81,7 +108,7 @@ impl fmt::Debug for State {
 /// Watches a directory that is there.
 pub(crate) fn add(directory: &Path) -> Arc<Scope> {
     let directory = directory.canonicalize().expect("the directory of the faults is there");
-    let scope = Arc::new(Scope { directory, state: Mutex::default() });
+    let scope = Arc::new(Scope { directory, state: Mutex::default(), changed: Condvar::new() });
     lock(&SCOPES).push(scope.clone());
     scope
 }

@@ -5,6 +5,7 @@
 //! behind which the original VFS finds the piece that it expects.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::io::Read;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Once};
 
@@ -12,8 +13,11 @@ use rusqlite::ffi::{
     self, SQLITE_OK, sqlite3_file, sqlite3_filename, sqlite3_int64, sqlite3_io_methods, sqlite3_vfs,
 };
 
-use crate::plan::{File, Operation};
+use crate::plan::{File, Operation, Verdict};
 use crate::scope::{self, Scope};
+
+/// The system's error of a disk that is broken.
+const EIO: i32 = 5;
 
 /// The VFS that was the default, to which everything is passed on.
 static ORIGINAL: AtomicPtr<sqlite3_vfs> = AtomicPtr::new(std::ptr::null_mut());
@@ -87,6 +91,22 @@ unsafe fn original(file: *mut sqlite3_file) -> *mut sqlite3_file {
     unsafe { file.cast::<Watched>().add(1).cast() }
 }
 
+/// The code with which an operation fails, the system's error set beside it.
+fn fail(verdict: Verdict) -> Option<c_int> {
+    match verdict {
+        Verdict::Hangs => None,
+        Verdict::Fails(code) => Some(code),
+        Verdict::Breaks(code) => {
+            // memory that isn't there is read as from a broken disk: the system's error is real
+            let mut byte = [0];
+            let read =
+                std::fs::File::open("/proc/self/mem").and_then(|mut mem| mem.read(&mut byte));
+            assert_eq!(read.err().and_then(|error| error.raw_os_error()), Some(EIO));
+            Some(code)
+        }
+    }
+}
+
 /// Counts an operation on an open file; an error code if it is to fail.
 ///
 /// # Safety
@@ -95,7 +115,7 @@ unsafe fn original(file: *mut sqlite3_file) -> *mut sqlite3_file {
 unsafe fn meet(file: *mut sqlite3_file, operation: Operation) -> Option<c_int> {
     // SAFETY: such a file begins with a `Watched`, whose box lives until the close.
     let watch = unsafe { (*file.cast::<Watched>()).watch.as_ref() }?;
-    watch.scope.state().meet(operation, watch.file)
+    fail(watch.scope.meet(operation, watch.file)?)
 }
 
 /// Calls a function of the original's file. The file must be open.
@@ -120,7 +140,7 @@ unsafe extern "C" fn open(
     // SAFETY: SQLite gives us room for a file. Without functions, it takes the file for not open.
     unsafe { (*file).pMethods = std::ptr::null() };
     if let Some(watch) = &watch
-        && let Some(failed) = watch.scope.state().meet(Operation::Open, watch.file)
+        && let Some(failed) = watch.scope.meet(Operation::Open, watch.file).and_then(fail)
     {
         return failed;
     }
@@ -157,7 +177,7 @@ unsafe extern "C" fn delete(_: *mut sqlite3_vfs, name: *const c_char, sync: c_in
     // SAFETY: SQLite names the file by a path that ends with a NUL, and the original gets the same.
     unsafe {
         if let Some(watch) = watch(name)
-            && let Some(failed) = watch.scope.state().meet(Operation::Delete, watch.file)
+            && let Some(failed) = watch.scope.meet(Operation::Delete, watch.file).and_then(fail)
         {
             return failed;
         }

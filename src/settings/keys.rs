@@ -78,7 +78,8 @@ enum Slot<'s> {
     Switch(&'s mut bool),
     Small(&'s mut u32, RangeInclusive<u32>),
     Count(&'s mut usize, RangeInclusive<usize>),
-    CountOrAuto(&'s mut Option<usize>, RangeInclusive<usize>),
+    /// A number, or this word for none.
+    CountOr(&'s mut Option<usize>, RangeInclusive<usize>, &'static str),
     Bytes(&'s mut u64, RangeInclusive<u64>),
     BytesInMemory(&'s mut usize, RangeInclusive<u64>),
     Pause(&'s mut Duration, RangeInclusive<Duration>),
@@ -106,8 +107,8 @@ impl Slot<'_> {
             },
             Slot::Small(number, _) => **number = given.whole()?,
             Slot::Count(number, _) => **number = given.whole()?,
-            Slot::CountOrAuto(number, _) => {
-                **number = if given.is(AUTO) { None } else { Some(given.whole()?) };
+            Slot::CountOr(number, _, word) => {
+                **number = if given.is(word) { None } else { Some(given.whole()?) };
             }
             Slot::Bytes(bytes, _) => **bytes = given.bytes()?,
             Slot::BytesInMemory(bytes, _) => **bytes = usize::try_from(given.bytes()?).ok()?,
@@ -128,7 +129,7 @@ impl Slot<'_> {
             Slot::Durability(_) | Slot::Switch(_) => true,
             Slot::Small(number, range) => range.contains(number),
             Slot::Count(number, range) => range.contains(number),
-            Slot::CountOrAuto(number, range) => number.is_none_or(|number| range.contains(&number)),
+            Slot::CountOr(number, range, _) => number.is_none_or(|number| range.contains(&number)),
             Slot::Bytes(bytes, range) => range.contains(bytes),
             Slot::BytesInMemory(bytes, range) => range.contains(&(**bytes as u64)),
             Slot::Pause(pause, range) => range.contains(pause),
@@ -144,8 +145,8 @@ impl Slot<'_> {
             Slot::Switch(_) => "true or false".to_owned(),
             Slot::Small(_, range) => format!("{} to {}", range.start(), range.end()),
             Slot::Count(_, range) => format!("{} to {}", range.start(), range.end()),
-            Slot::CountOrAuto(_, range) => {
-                format!("\"{AUTO}\" or {} to {}", range.start(), range.end())
+            Slot::CountOr(_, range, word) => {
+                format!("\"{word}\" or {} to {}", range.start(), range.end())
             }
             Slot::Bytes(_, range) | Slot::BytesInMemory(_, range) => {
                 let (least, most) = (*range.start(), *range.end());
@@ -172,9 +173,8 @@ impl Slot<'_> {
             Slot::Switch(switch) => Given::Switch(**switch),
             Slot::Small(number, _) => Given::Whole(i128::from(**number)),
             Slot::Count(number, _) => Given::Whole(**number as i128),
-            Slot::CountOrAuto(number, _) => {
-                number.map_or(Given::Text(AUTO.to_owned()), |number| Given::Whole(number as i128))
-            }
+            Slot::CountOr(number, _, word) => number
+                .map_or(Given::Text((*word).to_owned()), |number| Given::Whole(number as i128)),
             Slot::Bytes(bytes, _) => Given::Text(units::show_bytes(**bytes)),
             Slot::BytesInMemory(bytes, _) => Given::Text(units::show_bytes(**bytes as u64)),
             Slot::Pause(pause, _) => Given::Text(units::show_duration(**pause)),
@@ -259,11 +259,11 @@ const GIB: u64 = 1 << 30;
 
 /// Names a key after the field that it sets, and gives its kind and range.
 macro_rules! keys {
-    ($($section:ident.$field:ident: $kind:ident $(($range:expr))?,)*) => {
+    ($($section:ident.$field:ident: $kind:ident $(($($range:expr),+))?,)*) => {
         &[$(
             Key {
                 name: concat!(stringify!($section), ".", stringify!($field)),
-                slot: |settings| Slot::$kind(&mut settings.$section.$field $(, $range)?),
+                slot: |settings| Slot::$kind(&mut settings.$section.$field $($(, $range)+)?),
             },
         )*]
     };
@@ -279,7 +279,7 @@ pub(super) const KEYS: &[Key] = keys! {
     storage.cache: Bytes(MIB..=64 * GIB),
     storage.busy_timeout: Pause(MS..=600 * SECOND),
     shards.count: Count(1..=64),
-    workers.count: CountOrAuto(1..=256),
+    workers.count: CountOr(1..=256, AUTO),
     workers.concurrency: Count(1..=4096),
     workers.prefetch: Count(0..=8192),
     workers.blocking_threads: Count(1..=512),
@@ -294,12 +294,15 @@ pub(super) const KEYS: &[Key] = keys! {
     limits.bulk: Count(1..=1_000_000),
     limits.pending_submissions: Count(1..=1 << 24),
     limits.pending_bytes: BytesInMemory(MIB..=1 << 40),
+    limits.ready_tasks: CountOr(1..=1_000_000_000_000, NONE),
     limits.window: Count(1..=1 << 20),
     limits.cached_arguments: Count(1..=1_000_000_000),
     limits.batch: Count(1..=1 << 16),
     delivery.window: Count(1..=1 << 20),
     delivery.backlog: Count(0..=1 << 24),
+    delivery.mailbox_bytes: BytesInMemory(1..=1 << 40),
     delivery.in_flight: Count(1..=1 << 20),
+    delivery.in_flight_bytes: BytesInMemory(MIB..=1 << 40),
     retention.results: Pause(Duration::ZERO..=10 * YEAR),
     retention.dead: Pause(Duration::ZERO..=10 * YEAR),
     retention.sweep: Pause(SECOND..=7 * DAY),

@@ -115,9 +115,14 @@ pub struct Limits {
     /// The most submissions that wait for their commit: 1 to 16,777,216.
     pub pending_submissions: usize,
     /// The most arguments of submissions that wait for their commit: 1 MiB to 1 TiB, in bytes.
-    /// Those of up to 1 KiB aren't counted.
+    /// Those of up to 256 B aren't counted.
     #[serde(with = "units::bytes_in_memory")]
     pub pending_bytes: usize,
+    /// The most tasks that haven't started, in all shards together: 1 to 1,000,000,000,000; `None`
+    /// (`"none"` in files) is without limit. Further submissions wait or are refused, as their
+    /// handle's [`Backpressure`](crate::Backpressure) says.
+    #[serde(with = "count_or_none")]
+    pub ready_tasks: Option<usize>,
     /// How many ready tasks each shard keeps in memory: 1 to 1,048,576.
     pub window: usize,
     /// How many tasks' cached arguments are kept, 1 to 1,000,000,000. Further ones are refused as
@@ -136,8 +141,17 @@ pub struct Delivery {
     pub window: usize,
     /// How many results are kept for one mailbox whose window is full: 0 to 16,777,216.
     pub backlog: usize,
-    /// How many results each shard has on their way: 1 to 1,048,576.
+    /// How large the results may be that are kept for one mailbox, those on their way to it among
+    /// them: 1 B to 1 TiB, in bytes. A larger one goes alone.
+    #[serde(with = "units::bytes_in_memory")]
+    pub mailbox_bytes: usize,
+    /// How many results each shard has on their way to the mailboxes: 1 to 1,048,576. Those that
+    /// are kept for a mailbox aren't among them.
     pub in_flight: usize,
+    /// How large the results may be that each shard has on their way: 1 MiB to 1 TiB, in bytes. The
+    /// last batch may exceed it.
+    #[serde(with = "units::bytes_in_memory")]
+    pub in_flight_bytes: usize,
 }
 
 /// How long the records of ended tasks are kept.
@@ -215,33 +229,46 @@ default_sections! {
     Shutdown: shutdown,
 }
 
+/// Defines how an optional count is written: as a number, or as a word for `None`.
+macro_rules! count_or_word {
+    ($word:expr, $otherwise:literal) => {
+        use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+        #[derive(Serialize, Deserialize)]
+        #[serde(untagged)]
+        enum Count {
+            Fixed(usize),
+            Word(String),
+        }
+
+        pub(super) fn serialize<S: Serializer>(
+            count: &Option<usize>,
+            to: S,
+        ) -> Result<S::Ok, S::Error> {
+            count.map_or_else(|| Count::Word($word.to_owned()), Count::Fixed).serialize(to)
+        }
+
+        pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+            from: D,
+        ) -> Result<Option<usize>, D::Error> {
+            match Count::deserialize(from)? {
+                Count::Fixed(count) => Ok(Some(count)),
+                Count::Word(word) if word == $word => Ok(None),
+                Count::Word(_) => Err(D::Error::custom($otherwise)),
+            }
+        }
+    };
+}
+use count_or_word;
+
+/// A count that is a number or the word `"none"`.
+mod count_or_none {
+    super::count_or_word!(super::units::NONE, "a number of tasks is a number or none");
+}
+
 /// `count` of the workers: `"auto"` or a number.
 mod worker_count {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-
-    #[derive(Serialize, Deserialize)]
-    #[serde(untagged)]
-    enum Count {
-        Fixed(usize),
-        Word(String),
-    }
-
-    pub(super) fn serialize<S: Serializer>(
-        count: &Option<usize>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        count.map_or_else(|| Count::Word(super::AUTO.to_owned()), Count::Fixed).serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Option<usize>, D::Error> {
-        match Count::deserialize(from)? {
-            Count::Fixed(count) => Ok(Some(count)),
-            Count::Word(word) if word == super::AUTO => Ok(None),
-            Count::Word(_) => Err(D::Error::custom("a number of workers is a number or auto")),
-        }
-    }
+    super::count_or_word!(super::AUTO, "a number of workers is a number or auto");
 }
 
 /// How a number of workers that follows the machine is written.

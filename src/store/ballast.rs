@@ -48,6 +48,12 @@ pub(crate) fn restore(directory: &Path, bytes: u64) -> Result<bool, StoreError> 
     made.map(|()| true)
 }
 
+/// Whether there is a ballast. An error counts as none.
+pub(crate) fn is_there(directory: &Path) -> bool {
+    files::look_at(&directory.join(BALLAST_FILE))
+        .is_ok_and(|found| found.is_some_and(|found| found.len() > 0))
+}
+
 /// How many bytes the file system of `directory` still has for this user.
 pub(crate) fn available_bytes(directory: &Path) -> Result<u64, StoreError> {
     let space = rustix::fs::statvfs(directory).fault("look at the free disk space")?;

@@ -20,6 +20,11 @@ impl Tally {
         self.0[usize::from(status.code())] -= 1;
     }
 
+    /// By how much the tasks of a status have become more.
+    pub(super) fn by(&self, status: TaskStatus) -> i64 {
+        self.0[usize::from(status.code())]
+    }
+
     pub(super) fn changed(&self) -> impl Iterator<Item = (usize, i64)> + '_ {
         self.0.iter().copied().enumerate().filter(|(_, by)| *by != 0)
     }
@@ -84,6 +89,8 @@ impl SqliteStore {
         }
         self.in_hand.adopt(changes.handled);
         self.undelivered = self.undelivered.saturating_add_signed(changes.undelivered);
+        let not_started = changes.tally.by(TaskStatus::NotStarted);
+        self.not_started = self.not_started.saturating_add_signed(not_started);
         if let Some(due) = changes.waits {
             self.next_due = Some(self.next_due.map_or(due, |earlier| earlier.min(due)));
         }

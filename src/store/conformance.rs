@@ -230,6 +230,8 @@ impl<F: Factory> World<F> {
         let kept: BTreeMap<TaskStatus, u64> =
             kept.into_iter().filter(|(_, tasks)| *tasks > 0).collect();
         assert_eq!(kept, walked);
+        let not_started = walked.get(&TaskStatus::NotStarted).copied().unwrap_or(0);
+        assert_eq!(self.store().outlook().not_started as u64, not_started);
     }
 
     async fn all(&mut self) -> Vec<TaskRecord> {

@@ -36,6 +36,9 @@ pub(super) const WAITING: &str = concat!(
 /// Served by the primary key.
 pub(super) const SEND: &str = "update task set delivery = 6 where id = ?1 and delivery = 1";
 
+/// How large the results may be that one batch reads to be sent, in bytes, but for the last of them.
+const DELIVER_BYTES: usize = 16 << 20;
+
 impl Work<'_> {
     /// Writes the ends of deliveries to targets in memory.
     pub(super) fn end_deliveries(&mut self) -> rusqlite::Result<()> {
@@ -113,7 +116,21 @@ impl Work<'_> {
         }
         let mut waiting = self.connection().prepare_cached(WAITING)?;
         let rows = waiting.query_map([self.credits], |row| row::record(self.store, row))?;
-        let mut records = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        for record in rows {
+            let record = record?;
+            let parts = [&record.payload, &record.output];
+            bytes += parts
+                .iter()
+                .filter_map(|part| part.as_ref())
+                .map(|part| part.bytes.len())
+                .sum::<usize>();
+            records.push(record);
+            // the others come with the next batch
+            if bytes >= DELIVER_BYTES {
+                break;
+            }
+        }
         let mut send = self.connection().prepare_cached(SEND)?;
         for record in &mut records {
             send.execute([record.id.sequence() as i64])?;

@@ -182,6 +182,11 @@ impl Directory {
         ballast::free(&self.inner.path)
     }
 
+    /// Whether the ballast is in place.
+    pub(crate) fn has_ballast(&self) -> bool {
+        ballast::is_there(&self.inner.path)
+    }
+
     /// Takes the ballast again if there is room for it and as much again. True if it is in place.
     pub(crate) fn restore_ballast(&self) -> Result<bool, StoreError> {
         ballast::restore(&self.inner.path, self.inner.ballast_bytes)

@@ -44,7 +44,19 @@ fn from_sqlite(action: &str, error: &SqliteError) -> StoreError {
 }
 
 fn kind_of(error: &SqliteError) -> StoreErrorKind {
-    code_of(error).map_or(StoreErrorKind::Other, kind_of_code)
+    match code_of(error) {
+        Some(ffi::SQLITE_IOERR_WRITE) => {
+            kind_of_write(Errno::from_io_error(&std::io::Error::last_os_error()))
+        }
+        code => code.map_or(StoreErrorKind::Other, kind_of_code),
+    }
+}
+
+/// SQLite says that a write failed and not why; it tells only a full file system by itself. The
+/// thread's last system error is still that of the write, as calls that succeed leave it alone: it
+/// names a broken disk. Anything else is a quota or a file size limit, and taken for a full disk.
+fn kind_of_write(last: Option<Errno>) -> StoreErrorKind {
+    if last == Some(Errno::IO) { StoreErrorKind::Io } else { StoreErrorKind::Full }
 }
 
 fn code_of(error: &SqliteError) -> Option<i32> {

@@ -261,6 +261,8 @@ pub(crate) struct Outlook {
     pub(crate) next_due: Option<Timestamp>,
     /// Whether results wait for delivery credits.
     pub(crate) undelivered: bool,
+    /// How many tasks haven't started: those that are ready and those that wait for their time.
+    pub(crate) not_started: usize,
     /// The sequence number that the next batch's first submission gets.
     pub(crate) next: u64,
     /// How many rows were written since the store was opened.

@@ -109,6 +109,14 @@ impl SqliteStore {
             && filter.name.as_ref().is_none_or(|wanted| kind.is_some_and(|of| of.name == *wanted)))
     }
 
+    /// From the tally: nothing is scanned.
+    pub(super) fn read_not_started(&mut self) -> rusqlite::Result<()> {
+        let counts = self.read_tally()?;
+        let mut counts = counts.iter().filter(|(status, _)| *status == TaskStatus::NotStarted);
+        self.not_started = counts.next().map_or(0, |(_, tasks)| *tasks);
+        Ok(())
+    }
+
     pub(super) fn read_tally(&self) -> rusqlite::Result<Vec<(TaskStatus, u64)>> {
         let mut select = self.connection.prepare_cached(TALLY)?;
         let rows = select.query_map([], |row| Ok((row.get::<_, u8>(0)?, row.get::<_, i64>(1)?)))?;

@@ -86,6 +86,8 @@ pub(crate) struct SqliteStore {
     pub(super) in_hand: InHand,
     pub(super) next_due: Option<Timestamp>,
     pub(super) undelivered: u64,
+    /// Tasks that haven't started.
+    pub(super) not_started: u64,
     pub(super) sweep: Sweep,
     /// Transactions that wrote something, since the file was opened. At `FULL` each is one sync of
     /// the log.
@@ -113,6 +115,7 @@ impl SqliteStore {
             suspects: BTreeMap::new(),
             next_due: None,
             undelivered: 0,
+            not_started: 0,
             sweep: Sweep::default(),
             commits: 0,
             guard: Guard { file: opened.guard, looked: Instant::now() },
@@ -122,6 +125,7 @@ impl SqliteStore {
         store.connection.set_prepared_statement_cache_capacity(64);
         store.load_kinds().map_err(store_error)?;
         store.read_next_due().map_err(store_error)?;
+        store.read_not_started().map_err(store_error)?;
         Ok(store)
     }
 
@@ -272,6 +276,7 @@ impl ShardStore for SqliteStore {
         Outlook {
             next_due: self.next_due,
             undelivered: self.undelivered > 0,
+            not_started: usize::try_from(self.not_started).unwrap_or(usize::MAX),
             next: self.next,
             row_writes: self.connection.total_changes(),
             commits: self.commits,

@@ -7,6 +7,7 @@ mod probe;
 mod tasks;
 mod world;
 
+mod backpressure;
 mod cached;
 mod cancelling;
 mod durable;
@@ -21,5 +22,6 @@ mod results;
 mod secrets;
 mod settings_and_start;
 mod shutdown;
+mod slow_mailboxes;
 mod submission;
 mod timeouts;

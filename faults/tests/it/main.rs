@@ -10,6 +10,7 @@ mod requests;
 mod running;
 mod runs;
 mod shim;
+mod slow_disk;
 mod sweep;
 mod syncs;
 mod unknown;

@@ -68,6 +68,11 @@ fn any_write_may_fail_once() {
 }
 
 #[test]
+fn the_disk_may_break_at_any_write() {
+    sweep(20..=60, |nth| one_fault(Plan::broken_disk().at(nth)));
+}
+
+#[test]
 fn the_disk_may_be_full_at_any_write() {
     sweep(20..=60, |nth| one_fault(Plan::disk_full().at(nth)));
 }

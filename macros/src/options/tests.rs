@@ -9,7 +9,7 @@ fn a_near_miss_gets_a_suggestion() {
 
 #[test]
 fn a_far_miss_gets_the_whole_list() {
-    assert!(unknown(Kind::Task, "colour").contains("there are name, priority, max_attempts"));
+    assert!(unknown(Kind::Task, "colour").contains("there are name, queue, priority"));
 }
 
 #[test]

@@ -92,3 +92,11 @@ fn a_broken_constraint_names_its_column() {
     let error = connection.execute("insert into t values (1)", []).unwrap_err();
     assert_eq!(store_error(error).to_string(), "UNIQUE constraint failed: t.n (2067)");
 }
+
+#[test]
+fn a_failed_write_is_a_broken_disk_or_one_without_space() {
+    assert_eq!(kind_of_write(Some(Errno::IO)), StoreErrorKind::Io);
+    for other in [Some(Errno::FBIG), Some(Errno::DQUOT), None] {
+        assert_eq!(kind_of_write(other), StoreErrorKind::Full);
+    }
+}

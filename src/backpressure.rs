@@ -1,0 +1,103 @@
+//! What a caller does when the queue is full, and how long a refused one should wait.
+
+use std::time::Duration;
+
+use crate::load::ShardLoad;
+
+/// What submissions of a [`Queue`](crate::Queue) handle do while the queue is full.
+///
+/// Full means that `limits.pending_submissions`, `limits.pending_bytes` or `limits.ready_tasks` is
+/// reached. Each handle has its own; [`Queue::with_backpressure`](crate::Queue::with_backpressure)
+/// makes one with another. It is about room only: what was let in is waited for until it is
+/// committed, however long that takes, because nobody could say then that nothing was stored.
+///
+/// A bare [`Submit`](crate::actors::Submit) or [`SubmitAll`](crate::actors::SubmitAll), sent to the
+/// Dispatcher's address, has no handle: it is always refused at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Backpressure {
+    /// Wait until there is room, in order of arrival, however long it takes.
+    #[default]
+    Wait,
+    /// Wait this long at most, then give [`Error::Busy`](crate::Error::Busy). Nothing is stored
+    /// then. The wait needs tokio's or actix's runtime.
+    WaitFor(Duration),
+    /// Give [`Error::Busy`](crate::Error::Busy) at once. Nothing is stored then.
+    Reject,
+}
+
+/// The bounds of what a refused caller is told, and what it is told where nothing was measured.
+const SHORTEST_S: f64 = 1e-3;
+const LONGEST_S: f64 = 10.0;
+const UNMEASURED_S: f64 = 50e-3;
+
+/// When it is worth to try again, from 1 ms to 10 s: when half of what waits for its commit will
+/// have been stored, at the pace of the last commits or of the one that is under way, if that is
+/// slower; and when so many tasks will have started, if `starts` of them have to.
+pub(crate) fn retry_after(
+    loads: impl Iterator<Item = ShardLoad>,
+    slots: usize,
+    starts: usize,
+) -> Duration {
+    let (mut waiting, mut rows_per_s, mut service_s, mut shards) = (0, 0.0, 0.0, 0.0);
+    for load in loads.filter(|load| load.commit_s > 0.0) {
+        waiting += load.incoming;
+        rows_per_s += load.commit_rows.max(1.0) / load.commit_s;
+        service_s += load.service_s;
+        shards += 1.0;
+    }
+    if shards == 0.0 {
+        return Duration::from_secs_f64(UNMEASURED_S);
+    }
+    let stored = waiting as f64 / 2.0 / rows_per_s;
+    let started = match starts {
+        0 => 0.0,
+        _ if service_s == 0.0 => UNMEASURED_S,
+        _ => starts as f64 * service_s / shards / slots.max(1) as f64,
+    };
+    Duration::from_secs_f64(stored.max(started).clamp(SHORTEST_S, LONGEST_S))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(incoming: usize, commit_s: f64) -> ShardLoad {
+        ShardLoad {
+            failing: false,
+            incoming,
+            ready: 0,
+            running: 0,
+            commit_s,
+            commit_rows: 100.0,
+            age_s: 0.0,
+            service_s: 0.0,
+        }
+    }
+
+    fn after(loads: &[ShardLoad], starts: usize) -> f64 {
+        retry_after(loads.iter().copied(), 4, starts).as_secs_f64()
+    }
+
+    #[test]
+    fn a_caller_comes_back_when_half_of_what_waits_is_stored() {
+        assert_eq!(after(&[load(10_000, 0.01)], 0), 0.5);
+        assert_eq!(after(&[load(10_000, 0.02)], 0), 1.0);
+        assert_eq!(after(&[load(10_000, 0.01), load(10_000, 0.01)], 0), 0.5);
+    }
+
+    #[test]
+    fn a_caller_comes_back_when_tasks_have_started() {
+        let slow = ShardLoad { service_s: 2.0, ..load(0, 0.01) };
+        assert_eq!(after(&[slow], 2), 1.0);
+        assert_eq!(after(&[load(0, 0.01)], 2), UNMEASURED_S);
+    }
+
+    #[test]
+    fn what_a_caller_is_told_has_bounds() {
+        assert_eq!(after(&[], 0), UNMEASURED_S);
+        assert_eq!(after(&[load(0, 0.01)], 0), SHORTEST_S);
+        assert_eq!(after(&[load(usize::MAX, 10.0)], usize::MAX), LONGEST_S);
+        assert_eq!(after(&[load(1, f64::MAX)], 0), LONGEST_S);
+    }
+}
