@@ -15,8 +15,15 @@ pub(crate) const IN_FLIGHT: usize = 2_048;
 /// How many tasks one of the `bulk` scenario's submissions has.
 pub(crate) const BULK: usize = 256;
 
-/// How many bulk submissions wait for their commit at once.
-pub(crate) const BULKS_IN_FLIGHT: usize = 8;
+/// How many bulk submissions wait for their commit at once: eight, and fewer of large ones. Messages
+/// to the Dispatcher beyond a few thousand tasks are refused where they are sent.
+const fn bulks_in_flight(bulk: usize) -> usize {
+    match 3_072 / bulk {
+        0 => 1,
+        few @ 1..8 => few,
+        _ => 8,
+    }
+}
 
 /// The number among the timed tasks of the task of this number.
 fn sample(index: usize) -> Option<usize> {
@@ -59,7 +66,7 @@ pub(crate) async fn submit_bulks(
     bulk: usize,
 ) -> Result<(), AnyError> {
     let dispatcher = queue.dispatcher();
-    let window = Arc::new(Semaphore::new(BULKS_IN_FLIGHT));
+    let window = Arc::new(Semaphore::new(bulks_in_flight(bulk)));
     let mut first = 0;
     while first < tasks {
         let permit = window.clone().acquire_owned().await?;
@@ -75,7 +82,7 @@ pub(crate) async fn submit_bulks(
         });
         first = end;
     }
-    all_answered(&window, BULKS_IN_FLIGHT).await?;
+    all_answered(&window, bulks_in_flight(bulk)).await?;
     listener.check()
 }
 
