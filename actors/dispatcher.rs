@@ -40,6 +40,11 @@ const REBUILD_PAUSE: Duration = Duration::from_millis(5);
 /// How many submissions are sent on although the mailbox isn't empty yet.
 const FLUSH_AT: usize = 512;
 
+/// Where a task without a place of its own goes: to an active shard that is open; to one that is being
+/// rebuilt, which will be back in a moment; to a retired one, which is better than a refusal.
+const CANDIDATES: [(ShardState, bool); 3] =
+    [(ShardState::Open, true), (ShardState::Opening, true), (ShardState::Open, false)];
+
 /// Checks, routes and answers. Users send it [`Submit`] and the other public messages.
 ///
 /// Its address stays valid for the queue's life; after that requests end in a mailbox error or in
@@ -117,12 +122,15 @@ impl Dispatcher {
             let ledger = self.shared.shard(shard).ok_or(Error::ShardUnavailable { shard })?;
             return usable(ledger).map(|()| shard.index());
         }
-        // a shard that is being rebuilt will be back in a moment: better than a refusal
         let (shards, now) = (&self.shared.shards, Instant::now());
-        let chosen = [ShardState::Open, ShardState::Opening].into_iter().find_map(|state| {
-            let open = |index: usize| shards[index].state() == state;
-            let load = |index| open(index).then(|| shards[index].gauges.load(now));
-            load::choose(shards.len(), self.shared.slots.all(), outgoing.last, load)
+        let chosen = CANDIDATES.into_iter().find_map(|(state, active)| {
+            let load = |index: usize| {
+                let ledger: &ShardLedger = &shards[index];
+                let candidate = ledger.state() == state && ledger.is_active() == active;
+                candidate.then(|| ledger.gauges.load(now))
+            };
+            let (active, slots) = (self.shared.active(), self.shared.slots.all());
+            load::choose(shards.len(), active, slots, outgoing.last, load)
         });
         let index = chosen.ok_or(Error::ShardUnavailable { shard: ShardId(0) })?;
         outgoing.last = index;
@@ -154,6 +162,7 @@ impl Dispatcher {
                 continue;
             }
             ledger.link.send(Insert(incoming.take_all()));
+            self.shared.traffic.stir();
         }
         waits
     }
@@ -176,6 +185,7 @@ impl Dispatcher {
         match ledger.state() {
             ShardState::Quarantined => Err(Error::ShardUnavailable { shard: id.shard() }),
             ShardState::Closed => Err(Error::ShuttingDown),
+            ShardState::Absent => Err(Error::NotFound { id }),
             ShardState::Opening | ShardState::Open => Ok(ledger),
         }
     }

@@ -46,7 +46,8 @@ pub(super) async fn slots_in_use(ledgers: &[Arc<ShardLedger>]) -> Result<Vec<Opt
 ///
 /// As [`slots_in_use`].
 pub(super) async fn place_at_start(shared: &Shared, active: &[u16]) -> Result<()> {
-    let used = slots_in_use(&shared.shards).await?;
+    let ledgers: Vec<_> = shared.present().cloned().collect();
+    let used = slots_in_use(&ledgers).await?;
     shared.set_shard_of_slot(place_slots(&used, &[], active));
     Ok(())
 }

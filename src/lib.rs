@@ -25,7 +25,6 @@ mod panic_message;
 mod queues;
 mod record;
 mod retry;
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing feeds it yet"))]
 mod scaling;
 mod store;
 
@@ -45,8 +44,8 @@ pub use codec::{Codec, CodecError, ParseCodecError};
 pub use error::{Error, Result, StartError, StoreError, StoreErrorKind};
 pub use message_queue_sqlite_macros::{callback, task};
 pub use queue::{
-    NamedQueueInfo, Queue, QueueBuilder, Recovery, ShutdownReport, SubmitStream, SubscriptionGuard,
-    TaskHandle, shutdown_signal,
+    NamedQueueInfo, Queue, QueueBuilder, Recovery, ShardCounts, ShutdownReport, SubmitStream,
+    SubscriptionGuard, TaskHandle, shutdown_signal,
 };
 pub use record::{
     Counters, DeadReason, Delivery, Encoded, FailureKind, Outcome, ParseTaskIdError, ShardId,

@@ -55,7 +55,7 @@ impl<S: ShardStore> ShardActor<S> {
                 (store, (flight, result, began.elapsed()))
             },
             |actor, (flight, result, took), context| {
-                actor.measure(&flight.batch, result.is_ok(), took);
+                actor.measure(&flight, result.is_ok(), took);
                 match result {
                     Ok(result) => actor.applied(flight, result, context),
                     Err(BatchError::Refused(error)) => actor.refused(flight, &error, context),
@@ -67,13 +67,15 @@ impl<S: ShardStore> ShardActor<S> {
         );
     }
 
-    /// Keeps what routing goes by.
-    fn measure(&mut self, batch: &Batch, stored: bool, took: Duration) {
-        let gauges = &self.ledger.gauges;
+    /// Keeps what routing and the number of shards go by.
+    fn measure(&mut self, flight: &InFlight, stored: bool, took: Duration) {
+        let (gauges, batch) = (&self.ledger.gauges, &flight.batch);
         if !stored {
             gauges.failed();
             return;
         }
+        let incoming = &flight.inbox.asked.incoming;
+        gauges.add_commit(took, incoming.len() as u64, incoming.waited(Instant::now()));
         let (seconds, rows) = &mut self.commit;
         seconds.add(took.as_secs_f64());
         rows.add(batch.items() as f64);

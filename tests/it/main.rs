@@ -18,6 +18,7 @@ mod python_package;
 mod refusals;
 mod restart;
 mod results;
+mod scaling;
 mod secrets;
 mod settings_and_start;
 mod shutdown;
