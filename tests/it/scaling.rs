@@ -12,11 +12,12 @@ use crate::world::{Captured, World, end, in_time, start, until_count};
 /// How many submissions wait at a time.
 const LANES: u64 = 32;
 
-/// Commits that take their time, and nobody may wait for one. The setting for idle time is the
-/// shortest that there is.
+/// A queue that soon adds a shard: each submission waits for a commit of its own, and none may wait.
+/// The shard is retired when it has been idle for as short as may be.
 fn eager(world: &World) -> QueueBuilder {
     let mut settings = world.settings();
     settings.storage.durability = Durability::Full;
+    settings.limits.batch = 1;
     settings.shards.target_wait = Duration::from_micros(10);
     settings.shards.retire_after = Duration::from_millis(100);
     world.builder_with(settings).shards_between(1, 2)
