@@ -20,7 +20,6 @@ use super::shard::ShardChild;
 use super::supervision::supervise;
 use super::system::Shared;
 use crate::error::StoreError;
-use crate::record::ShardId;
 use crate::scaling::{Controller, Decision, Figures, Load, TICK};
 use crate::store::{OpenKind, Recovered, shard_file};
 
@@ -210,22 +209,12 @@ impl Scaler {
 
     async fn carry_out(&mut self, decision: Decision) {
         match decision {
-            Decision::Grow { load } => match self.grow().await {
-                Ok((ledger, what)) => {
-                    self.shared.set_active(&ledger, true);
-                    self.controller.grew(ledger.id.index());
-                    let (shard, shards) = (ledger.id, self.shared.active());
-                    let Load { per_s, wait_s, busy } = load;
-                    let why = "submissions wait for long; one more shard takes tasks, on trial";
-                    tracing::info!(%shard, shards, what, per_s, wait_s, busy, "{why}");
-                }
-                Err((shard, error)) => {
-                    let pause = self.controller.could_not_grow();
-                    let shards = self.shared.active();
-                    let why = "no shard can be added; that is tried again";
-                    tracing::warn!(%shard, shards, %error, ?pause, "{why}");
-                }
-            },
+            Decision::Grow { load } => {
+                let (Load { per_s, wait_s, busy }, shards) = (load, self.shared.active());
+                let why = "submissions wait for long; one more shard is tried";
+                tracing::info!(shards, per_s, wait_s, busy, "{why}");
+                self.grow().await;
+            }
             Decision::Keep { shard, before, after } => {
                 self.log_trial(shard, &before, &after, "the shard on trial is of use, and stays");
             }
@@ -262,8 +251,24 @@ impl Scaler {
         );
     }
 
+    async fn grow(&mut self) {
+        match self.find_one_more().await {
+            Ok((ledger, how)) => {
+                self.shared.set_active(&ledger, true);
+                self.controller.grew(ledger.id.index());
+                let (shard, shards) = (ledger.id, self.shared.active());
+                tracing::info!(%shard, shards, how, "a shard takes tasks, on trial");
+            }
+            Err(error) => {
+                let pause = self.controller.could_not_grow();
+                let shards = self.shared.active();
+                tracing::warn!(shards, error, ?pause, "no shard can be added; that is tried again");
+            }
+        }
+    }
+
     /// Finds a shard that may take tasks: one that was retired, which costs nothing, or a new one.
-    async fn grow(&mut self) -> Result<(Arc<ShardLedger>, &'static str), (ShardId, String)> {
+    async fn find_one_more(&mut self) -> Result<(Arc<ShardLedger>, &'static str), String> {
         let shared = self.shared.clone();
         let retired =
             |ledger: &&Arc<ShardLedger>| !ledger.is_active() && ledger.state() == ShardState::Open;
@@ -271,23 +276,19 @@ impl Scaler {
             return Ok((ledger.clone(), "taken back"));
         }
         let Some(ledger) = shared.shards.iter().find(|ledger| ledger.is_absent()) else {
-            return Err((ShardId(0), "each shard takes tasks or is out of service".into()));
+            return Err("each shard takes tasks or is out of service".into());
         };
-        let failed = |why: String| (ledger.id, why);
         let thread = match self.spare.take() {
             Some(thread) => thread,
-            None => self.threads.start().map_err(|error| failed(error.to_string()))?,
+            None => self.threads.start().map_err(|error| error.to_string())?,
         };
-        match open_on(&thread, &shared, ledger).await {
-            Ok(Ok(_)) => Ok((ledger.clone(), "added")),
-            Ok(Err(error)) => {
-                self.spare = Some(thread);
-                Err(failed(error.to_string()))
-            }
-            Err(_) => {
-                self.spare = Some(thread);
-                Err(failed(format!("the thread of {} panicked", shard_file(ledger.id))))
-            }
-        }
+        let opened = open_on(&thread, &shared, ledger).await;
+        let error = match opened {
+            Ok(Ok(_)) => return Ok((ledger.clone(), "added")),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the thread of {} panicked", shard_file(ledger.id)),
+        };
+        self.spare = Some(thread);
+        Err(error)
     }
 }
