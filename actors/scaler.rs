@@ -292,3 +292,6 @@ impl Scaler {
         Err(error)
     }
 }
+
+#[cfg(test)]
+mod tests;

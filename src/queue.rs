@@ -383,7 +383,7 @@ impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue")
             .field("phase", &self.inner.shared.phase())
-            .field("shards", &self.inner.shared.shards.len())
+            .field("shards", &self.shard_counts())
             .finish_non_exhaustive()
     }
 }
