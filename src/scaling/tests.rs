@@ -355,7 +355,7 @@ prop_compose! {
 
 proptest! {
     // a failure prints its seed; nothing is written beside the sources
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn no_figures_lead_out_of_the_range(
