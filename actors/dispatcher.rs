@@ -5,11 +5,13 @@
 //! the handler worked with is made anew.
 
 mod context;
+mod keys;
 mod lookups;
 mod reply;
 mod unheard;
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,19 +21,21 @@ use actix::{Actor, Addr, AsyncContext, Handler, ResponseFuture};
 use tokio::sync::oneshot;
 
 pub use context::DispatcherContext;
+use keys::Keys;
 use reply::{Reply, Submitted};
 use unheard::Unheard;
 
 use super::incoming::Incoming;
 use super::ledger::{ShardLedger, ShardState, Waiter};
 use super::messages::{
-    Answered, Cancel, CancelRow, Insert, Redrive, RedriveRow, Submit, SubmitAll, Subscribe,
-    Unsubscribe, Wake,
+    Answered, Cancel, CancelRow, Insert, MoveSlots, Redrive, RedriveRow, Submit, SubmitAll,
+    Subscribe, Unsubscribe, Wake,
 };
 use super::subscriptions::SubscriptionId;
 use super::system::Shared;
 use crate::cached::Counted;
 use crate::error::{Error, Result};
+use crate::keys::slot_of;
 use crate::load;
 use crate::record::{ShardId, TaskId};
 use crate::store::{CancelOutcome, RedriveOutcome};
@@ -42,6 +46,11 @@ const REBUILD_PAUSE: Duration = Duration::from_millis(5);
 
 /// How many submissions are sent on although the mailbox isn't empty yet.
 const FLUSH_AT: usize = 512;
+
+/// Where a task without a place of its own goes: to an active shard that is open; to one that is being
+/// rebuilt, which will be back in a moment; to a retired one, which is better than a refusal.
+const CANDIDATES: [(ShardState, bool); 3] =
+    [(ShardState::Open, true), (ShardState::Opening, true), (ShardState::Open, false)];
 
 /// Checks, routes and answers. Users send it [`Submit`] and the other public messages.
 ///
@@ -57,9 +66,10 @@ const FLUSH_AT: usize = 512;
 /// until the Dispatcher has counted it. With `do_send` nobody hears the answer: the log then has the
 /// number of refused tasks, at most once a second, and [`Queue::refused`](crate::Queue::refused).
 pub struct Dispatcher {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// One buffer for all handlers, shared with replies that are still to be linked up.
     outgoing: Rc<RefCell<Outgoing>>,
+    keys: Keys,
     unheard: Unheard,
 }
 
@@ -86,7 +96,7 @@ impl Outgoing {
 impl Dispatcher {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let outgoing = Rc::new(RefCell::new(Outgoing::new(&shared)));
-        Dispatcher { shared, outgoing, unheard: Unheard::default() }
+        Dispatcher { shared, outgoing, keys: Keys::default(), unheard: Unheard::default() }
     }
 
     /// Starts it on this thread's System.
@@ -138,14 +148,20 @@ impl Dispatcher {
         if let Some(key) = key {
             let shard = self.shared.shard_of_key(key);
             let ledger = self.shared.shard(shard).ok_or(Error::ShardUnavailable { shard })?;
+            if !ledger.is_active() && self.keys.may_ask_again() {
+                self.shared.dispatcher.send(MoveSlots);
+            }
             return usable(ledger).map(|()| shard.index());
         }
-        // a shard that is being rebuilt will be back in a moment: better than a refusal
         let (shards, now) = (&self.shared.shards, Instant::now());
-        let chosen = [ShardState::Open, ShardState::Opening].into_iter().find_map(|state| {
-            let open = |index: usize| shards[index].state() == state;
-            let load = |index| open(index).then(|| shards[index].gauges.load(now));
-            load::choose(shards.len(), self.shared.slots.all(), outgoing.last, load)
+        let chosen = CANDIDATES.into_iter().find_map(|(state, active)| {
+            let load = |index: usize| {
+                let ledger: &ShardLedger = &shards[index];
+                let candidate = ledger.state() == state && ledger.is_active() == active;
+                candidate.then(|| ledger.gauges.load(now))
+            };
+            let (active, slots) = (self.shared.active(), self.shared.slots.all());
+            load::choose(shards.len(), active, slots, outgoing.last, load)
         });
         let index = chosen.ok_or(Error::ShardUnavailable { shard: ShardId(0) })?;
         outgoing.last = index;
@@ -154,7 +170,22 @@ impl Dispatcher {
 
     /// Puts checked tasks where their shard's next batch is made up.
     fn enqueue(&self, index: usize, accepted: impl IntoIterator<Item = Accepted>, waiter: Waiter) {
+        let accepted = accepted.into_iter().inspect(|accepted| {
+            if let Some(key) = &accepted.task.key {
+                self.keys.came(slot_of(key));
+            }
+        });
         self.outgoing.borrow_mut().incoming[index].push(accepted, waiter);
+    }
+
+    /// For each slot of ordering keys how many tasks have come and been sent on; it goes up only.
+    pub(super) fn slots_sent(&self) -> Vec<u32> {
+        self.keys.counts()
+    }
+
+    /// The slots of which a task waits here.
+    pub(super) fn slots_waiting(&self) -> HashSet<u16> {
+        self.outgoing.borrow().incoming.iter().flat_map(Incoming::slots).collect()
     }
 
     fn arm(&self, context: &mut DispatcherContext) {
@@ -176,7 +207,11 @@ impl Dispatcher {
                 waits = true;
                 continue;
             }
+            if self.keys.any() {
+                incoming.slots().for_each(|slot| self.keys.came(slot));
+            }
             ledger.link.send(Insert(incoming.take_all()));
+            self.shared.traffic.stir();
         }
         waits
     }
@@ -214,6 +249,7 @@ impl Dispatcher {
         match ledger.state() {
             ShardState::Quarantined => Err(Error::ShardUnavailable { shard: id.shard() }),
             ShardState::Closed => Err(Error::ShuttingDown),
+            ShardState::Absent => Err(Error::NotFound { id }),
             ShardState::Opening | ShardState::Open => Ok(ledger),
         }
     }

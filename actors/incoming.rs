@@ -1,9 +1,10 @@
 //! Submissions on their way to a shard's file.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ledger::{Answer, ShardLedger, Waiter};
 use crate::admission::{self, Permit};
@@ -27,6 +28,9 @@ pub(crate) struct Incoming {
     tasks: Vec<NewTask>,
     kept: Vec<Kept>,
     groups: Vec<Group>,
+    /// Since when they wait: one entry for all that came together, so that the clock isn't read for
+    /// each of them.
+    came: VecDeque<Came>,
     /// Permits to wait for a commit, one per task.
     permit: Option<Permit>,
 }
@@ -47,10 +51,17 @@ struct Group {
     answer: Answer,
 }
 
+/// So many tasks that came together, and when the first of them did.
+#[derive(Debug)]
+struct Came {
+    len: usize,
+    at: Instant,
+}
+
 impl Incoming {
     pub(crate) fn new(ledger: Arc<ShardLedger>) -> Self {
-        let (tasks, kept, groups) = Default::default();
-        Incoming { ledger, tasks, kept, groups, permit: None }
+        let (tasks, kept, groups, came) = Default::default();
+        Incoming { ledger, tasks, kept, groups, came, permit: None }
     }
 
     /// How many tasks there are.
@@ -91,6 +102,10 @@ impl Incoming {
             self.admit(permit);
         }
         let len = self.len() - before;
+        match self.came.back_mut() {
+            Some(came) => came.len += len,
+            None => self.came.push_back(Came { len, at: Instant::now() }),
+        }
         self.ledger.gauges.incoming.fetch_add(len, Ordering::AcqRel);
         self.groups.push(Group { len, answer: Answer::new(self.ledger.id, waiter) });
     }
@@ -119,6 +134,7 @@ impl Incoming {
         self.tasks.append(&mut later.tasks);
         self.kept.append(&mut later.kept);
         self.groups.append(&mut later.groups);
+        self.came.append(&mut later.came);
         let permit = later.permit.take();
         self.admit(permit);
     }
@@ -145,11 +161,21 @@ impl Incoming {
         self.tasks = first.tasks.split_off(len);
         self.kept = first.kept.split_off(len);
         self.groups = first.groups.split_off(groups);
+        self.came = split_off(&mut first.came, len);
         let bytes = self.tasks.iter().map(|task| task.payload.as_ref().map_or(0, |p| p.len()));
         let weight = bytes.map(admission::weight).sum();
         self.permit =
             first.permit.as_mut().and_then(|permit| permit.split(self.kept.len(), weight));
         first
+    }
+
+    /// How long all of its tasks together have waited until `now`.
+    pub(crate) fn waited(&self, now: Instant) -> Duration {
+        let waited = self.came.iter().map(|came| {
+            let len = u32::try_from(came.len).unwrap_or(u32::MAX);
+            now.saturating_duration_since(came.at).saturating_mul(len)
+        });
+        waited.fold(Duration::ZERO, Duration::saturating_add)
     }
 
     /// Takes out each group with an id that its shard never gave out, `next` being the next it will
@@ -287,6 +313,23 @@ impl Refusals {
     }
 }
 
+/// Leaves the first `len` tasks and returns the rest.
+fn split_off(came: &mut VecDeque<Came>, mut len: usize) -> VecDeque<Came> {
+    let mut rest = VecDeque::new();
+    let mut whole = 0;
+    while let Some(first) = came.get_mut(whole).filter(|_| len > 0) {
+        if first.len > len {
+            rest.push_back(Came { len: first.len - len, at: first.at });
+            first.len = len;
+        }
+        len -= first.len;
+        whole += 1;
+    }
+    // a part of the last one is in front of it by now
+    rest.extend(came.drain(whole..));
+    rest
+}
+
 impl Drop for Incoming {
     fn drop(&mut self) {
         // those of whom nothing is on its way to the file: the others are told the truth one by one
@@ -304,5 +347,46 @@ impl fmt::Debug for Incoming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shard: ShardId = self.ledger.id;
         write!(f, "Incoming(shard {shard}, {} tasks)", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::ledger::ShardState;
+
+    fn came(lens: &[usize]) -> VecDeque<Came> {
+        lens.iter().map(|len| Came { len: *len, at: Instant::now() }).collect()
+    }
+
+    #[test]
+    fn what_came_together_is_split_where_a_batch_ends() {
+        let lens = |of: &VecDeque<Came>| of.iter().map(|came| came.len).collect::<Vec<_>>();
+        let cases: [(usize, &[usize], &[usize]); 6] = [
+            (0, &[], &[3, 4, 5]),
+            (2, &[2], &[1, 4, 5]),
+            (3, &[3], &[4, 5]),
+            (8, &[3, 4, 1], &[4]),
+            (12, &[3, 4, 5], &[]),
+            (20, &[3, 4, 5], &[]),
+        ];
+        for (len, first, rest) in cases {
+            let mut all = came(&[3, 4, 5]);
+            let times: Vec<_> = all.iter().map(|came| came.at).collect();
+            let split = split_off(&mut all, len);
+            assert_eq!((lens(&all), lens(&split)), (first.to_vec(), rest.to_vec()), "at {len}");
+            assert!(split.back().is_none_or(|last| last.at == times[2]));
+        }
+    }
+
+    #[test]
+    fn all_that_wait_are_counted_from_when_the_first_of_them_came() {
+        let ledger = ShardLedger::new(ShardId(0), ShardState::Open, true);
+        let mut incoming = Incoming::new(ledger);
+        let now = Instant::now();
+        let at = |before_ms| now.checked_sub(Duration::from_millis(before_ms)).unwrap();
+        incoming.came.push_back(Came { len: 3, at: at(20) });
+        incoming.came.push_back(Came { len: 2, at: at(5) });
+        assert_eq!(incoming.waited(now), Duration::from_millis(3 * 20 + 2 * 5));
     }
 }

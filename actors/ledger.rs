@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use answer::{Answer, Waiter};
 use gauges::Gauges;
+pub(crate) use gauges::Sums;
 
 use super::outbox::{Once, Outbox};
 use super::shard::ShardActor;
@@ -137,6 +138,8 @@ pub(crate) enum ShardState {
     /// Panicked too often; probed now and then.
     Quarantined = 2,
     Closed = 3,
+    /// There is no such shard yet: its place is kept for when one more is wanted.
+    Absent = 4,
 }
 
 /// What lives in memory about one shard.
@@ -161,6 +164,8 @@ pub(crate) struct ShardLedger {
     watchers: Mutex<Watchers>,
     unanswered: Mutex<Vec<(Answer, StoreError)>>,
     state: AtomicU8,
+    /// Whether new tasks go to it; a retired one ends those that it has.
+    active: AtomicBool,
     /// Batches that are being made or stored: what they claim isn't among the attempts yet.
     flushing: AtomicUsize,
     pub(crate) gauges: Gauges,
@@ -214,7 +219,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl ShardLedger {
-    pub(crate) fn new(id: ShardId) -> Arc<Self> {
+    pub(crate) fn new(id: ShardId, state: ShardState, active: bool) -> Arc<Self> {
         Arc::new(ShardLedger {
             id,
             link: Link::new(),
@@ -229,7 +234,8 @@ impl ShardLedger {
             cached: Mutex::default(),
             watchers: Mutex::default(),
             unanswered: Mutex::default(),
-            state: AtomicU8::new(ShardState::Opening as u8),
+            state: AtomicU8::new(state as u8),
+            active: AtomicBool::new(active),
             flushing: AtomicUsize::new(0),
             gauges: Gauges::new(),
             row_writes: AtomicU64::new(0),
@@ -243,8 +249,22 @@ impl ShardLedger {
             0 => ShardState::Opening,
             1 => ShardState::Open,
             2 => ShardState::Quarantined,
-            _ => ShardState::Closed,
+            3 => ShardState::Closed,
+            _ => ShardState::Absent,
         }
+    }
+
+    pub(crate) fn is_absent(&self) -> bool {
+        self.state() == ShardState::Absent
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// Has new tasks go to it from now on, or not.
+    pub(crate) fn set_active(&self, active: bool) {
+        self.active.store(active, Ordering::Release);
     }
 
     pub(crate) fn set_state(&self, state: ShardState) {

@@ -220,6 +220,11 @@ pub(crate) struct CountRows {
     pub(crate) answer: oneshot::Sender<Result<Vec<(TaskStatus, u64)>>>,
 }
 
+/// Scaler -> Dispatcher: other shards take new tasks now; let ordering keys follow.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct MoveSlots;
+
 /// To a ShardActor: of which slots of ordering keys does a task wait or run, or is on its way to the
 /// file?
 #[derive(Debug, Message)]

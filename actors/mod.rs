@@ -22,6 +22,7 @@ pub(crate) mod incoming;
 pub(crate) mod ledger;
 pub(crate) mod messages;
 pub(crate) mod outbox;
+pub(crate) mod scaler;
 pub(crate) mod shard;
 pub(crate) mod slots;
 pub(crate) mod slots_of_keys;

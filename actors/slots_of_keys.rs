@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use actix::{ActorFutureExt, AsyncContext, Handler, WrapFuture};
 use tokio::sync::oneshot;
 
+use super::dispatcher::{Dispatcher, DispatcherContext};
 use super::ledger::ShardLedger;
-use super::messages::SlotsInUse;
+use super::messages::{MoveSlots, SlotsInUse};
 use super::system::Shared;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StartError, StoreError, StoreErrorKind};
 use crate::keys::{SLOTS, place_slots};
+use crate::store::shard_file;
 
 /// For each slot the shard that has tasks of it.
 ///
@@ -44,9 +47,76 @@ pub(super) async fn slots_in_use(ledgers: &[Arc<ShardLedger>]) -> Result<Vec<Opt
 ///
 /// # Errors
 ///
-/// As [`slots_in_use`].
-pub(super) async fn place_at_start(shared: &Shared, active: &[u16]) -> Result<()> {
-    let used = slots_in_use(&shared.shards).await?;
-    shared.set_shard_of_slot(place_slots(&used, &[], active));
+/// [`Error::Start`] if a shard can't say what it has.
+pub(super) async fn place_at_start(shared: &Shared) -> Result<()> {
+    let ledgers: Vec<_> = shared.present().cloned().collect();
+    let used = slots_in_use(&ledgers).await.map_err(cannot_start)?;
+    shared.set_shard_of_slot(place_slots(&used, &[], &active(shared)));
     Ok(())
+}
+
+/// The numbers of the shards that take new tasks.
+fn active(shared: &Shared) -> Vec<u16> {
+    let active = shared.shards.iter().filter(|ledger| ledger.is_active());
+    active.map(|ledger| ledger.id.0).collect()
+}
+
+fn cannot_start(error: Error) -> Error {
+    let open = |shard, source| {
+        let what = shard_file(shard);
+        Error::Start { reasons: vec![StartError::Open { what, source }] }
+    };
+    let other = |kind, why: &str| StoreError::new(kind, why);
+    match error {
+        Error::Store { shard, source, .. } => open(shard, source),
+        Error::DiskFull { shard } => open(shard, other(StoreErrorKind::Full, "the disk is full")),
+        Error::ShardUnavailable { shard } => {
+            open(shard, other(StoreErrorKind::Other, "its actor ended while the queue started"))
+        }
+        error => error,
+    }
+}
+
+impl Dispatcher {
+    /// Lets slots without tasks go to where they should be by now: the number of shards that take
+    /// new tasks has changed.
+    ///
+    /// Only slots move of which nothing is stored, nothing was on its way when the shards were asked,
+    /// and nothing has come since.
+    pub(super) fn move_slots(&mut self, context: &mut DispatcherContext) {
+        let before = self.slots_sent();
+        let ledgers: Vec<_> = self.shared.present().cloned().collect();
+        let asking = async move { slots_in_use(&ledgers).await }.into_actor(self);
+        let moving = asking.map(move |used, dispatcher, _| match used {
+            Ok(used) => dispatcher.place_slots(used, &before),
+            // one of them is being rebuilt; keys stay where they are until the next change
+            Err(error) => tracing::debug!(%error, "no slot of keys is moved"),
+        });
+        context.spawn(moving);
+    }
+
+    fn place_slots(&self, mut used: Vec<Option<u16>>, before: &[u32]) {
+        let placed = self.shared.shards_of_slots();
+        let moved_on = self.slots_sent();
+        let waiting = self.slots_waiting();
+        for (slot, used) in used.iter_mut().enumerate() {
+            if moved_on[slot] != before[slot] || waiting.contains(&(slot as u16)) {
+                used.get_or_insert(placed[slot]);
+            }
+        }
+        let now = place_slots(&used, &placed, &active(&self.shared));
+        let moved = now.iter().zip(&placed).filter(|(now, before)| now != before).count();
+        if moved > 0 {
+            tracing::info!(moved, "slots of ordering keys have moved");
+            self.shared.set_shard_of_slot(now);
+        }
+    }
+}
+
+impl Handler<MoveSlots> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, _: MoveSlots, context: &mut DispatcherContext) {
+        self.move_slots(context);
+    }
 }

@@ -20,13 +20,13 @@ use super::ending;
 use super::feeder::Deliveries;
 use super::ledger::{Link, ShardLedger, WorkerLedger};
 use super::messages::{Deliver, Run, Wake};
-use super::shard::ShardChild;
+use super::scaler::{self, Scaler, Scaling, ShardThreads};
 use super::supervision::{Child, supervise};
 use super::worker::Worker;
-use crate::error::{Error, Result, StartError, StoreError};
+use crate::error::{Error, Result, StartError};
 use crate::queue::ShutdownReport;
 use crate::record::ShardId;
-use crate::store::{OpenKind, Recovered, SqliteStore};
+use crate::store::{Recovered, SqliteStore};
 
 /// A running system, as the queue's owner sees it.
 pub(crate) struct Running {
@@ -67,9 +67,7 @@ pub(crate) async fn start(shared: Arc<Shared>) -> Result<Running> {
         report.send_replace(Some(outcome));
     };
     let spawned = std::thread::Builder::new().name("mqs-system".into()).spawn(run);
-    let no_thread =
-        |message: String| Error::Start { reasons: vec![StartError::Thread { message }] };
-    let thread = spawned.map_err(|error| no_thread(error.to_string()))?;
+    let thread = spawned.map_err(no_thread)?;
     match starting.await {
         Ok(Ok((dispatcher, recovered))) => Ok(Running { dispatcher, recovered, stop, ended }),
         Ok(Err(error)) => {
@@ -77,8 +75,12 @@ pub(crate) async fn start(shared: Arc<Shared>) -> Result<Running> {
             drop(thread.join());
             Err(error)
         }
-        Err(_) => Err(no_thread("the queue's own thread ended in a panic".into())),
+        Err(_) => Err(no_thread("the queue's own thread ended in a panic")),
     }
+}
+
+fn no_thread(why: impl fmt::Display) -> Error {
+    Error::Start { reasons: vec![StartError::Thread { message: why.to_string() }] }
 }
 
 /// How long the threads that user code may hold have to end.
@@ -133,41 +135,47 @@ async fn run(
     started: oneshot::Sender<Started>,
     stopped: oneshot::Receiver<Duration>,
 ) -> (Threads, ShutdownReport) {
-    let mut arbiters = Vec::new();
-    let outcome = boot(shared, &mut arbiters).await;
+    let (threads, mut others) = (ShardThreads::default(), Vec::new());
+    let outcome = boot(shared, &threads, &mut others).await;
     let running = outcome.is_ok();
+    let scaler = running.then(|| Scaler::spawn(shared, &threads));
     let mut report = ShutdownReport::default();
     if started.send(outcome).is_ok() && running {
-        match stopped.await {
-            Ok(deadline) => report = ending::drain(shared, deadline).await,
-            // every handle was dropped: end as a crash would
-            Err(_) => {
-                shared.enter(Phase::Ended);
-            }
+        let deadline = stopped.await;
+        shared.enter(if deadline.is_ok() { Phase::Draining } else { Phase::Ended });
+        // first, so that no shard is added to those that are closed
+        end_scaler(scaler).await;
+        // without a deadline every handle was dropped: end as a crash would
+        if let Ok(deadline) = deadline {
+            report = ending::drain(shared, deadline).await;
         }
+    } else {
+        end_scaler(scaler).await;
     }
     shared.pool.close();
-    // they were started first
-    let others = arbiters.split_off(shared.shards.len().min(arbiters.len()));
     let others = ending::responsive(others).await;
-    let started = arbiters.len();
-    let shards = ending::responsive(arbiters).await;
+    let shards = threads.take();
+    let started = shards.len();
+    let shards = ending::responsive(shards).await;
     let lost_shard = shards.len() < started;
     (Threads { shards, others, lost_shard }, report)
 }
 
-async fn boot(shared: &Arc<Shared>, arbiters: &mut Vec<Arbiter>) -> Started {
+async fn end_scaler(scaler: Option<Scaling>) {
+    if let Some(scaler) = scaler {
+        scaler.end().await;
+    }
+}
+
+async fn boot(shared: &Arc<Shared>, shards: &ShardThreads, arbiters: &mut Vec<Arbiter>) -> Started {
     let thread = |arbiters: &mut Vec<Arbiter>| -> Result<actix_rt::ArbiterHandle> {
-        let arbiter = Arbiter::try_new().map_err(|error| Error::Start {
-            reasons: vec![StartError::Thread { message: error.to_string() }],
-        })?;
+        let arbiter = Arbiter::try_new().map_err(no_thread)?;
         let handle = arbiter.handle();
         arbiters.push(arbiter);
         Ok(handle)
     };
-    let recovered = open_shards(shared, arbiters, &thread).await?;
-    let active: Vec<u16> = shared.shards.iter().map(|ledger| ledger.id.0).collect();
-    super::slots_of_keys::place_at_start(shared, &active).await?;
+    let recovered = open_shards(shared, shards).await?;
+    super::slots_of_keys::place_at_start(shared).await?;
     let callback = thread(arbiters)?;
     let for_callback = shared.clone();
     callback.spawn_fn(move || {
@@ -187,33 +195,19 @@ async fn boot(shared: &Arc<Shared>, arbiters: &mut Vec<Arbiter>) -> Started {
     let dispatcher = Dispatcher::new(shared.clone()).start_here();
     shared.dispatcher.set(Some(dispatcher.clone()));
     shared.enter(Phase::Running);
-    shared.wake(shared.shards.iter().map(|ledger| ledger.id).collect());
+    shared.wake(shared.present().map(|ledger| ledger.id).collect());
     Ok((dispatcher, recovered))
 }
 
 /// Opens all shards at once, each on its own thread.
 async fn open_shards(
     shared: &Arc<Shared>,
-    arbiters: &mut Vec<Arbiter>,
-    thread: &impl Fn(&mut Vec<Arbiter>) -> Result<actix_rt::ArbiterHandle>,
+    threads: &ShardThreads,
 ) -> Result<BTreeMap<ShardId, Recovered>> {
     let mut opening = Vec::new();
-    for ledger in &shared.shards {
-        let (answer, answered) = oneshot::channel::<Result<Recovered, StoreError>>();
-        let (shared, ledger) = (shared.clone(), ledger.clone());
-        opening.push((ledger.id, answered));
-        thread(arbiters)?.spawn_fn(move || {
-            match super::shard::open(&shared, &ledger, OpenKind::First) {
-                Ok((store, recovered)) => {
-                    let budget = shared.settings.supervision.clone();
-                    // answered once the actor is up: what is sent to it before would be refused
-                    let up = move || drop(answer.send(Ok(recovered)));
-                    let child = ShardChild::new(ledger.clone(), shared, store, up);
-                    actix_rt::spawn(supervise(child, ledger, budget));
-                }
-                Err(error) => drop(answer.send(Err(error))),
-            }
-        });
+    for ledger in shared.present() {
+        let thread = threads.start().map_err(no_thread)?;
+        opening.push((ledger.id, scaler::open_on(&thread, shared, ledger)));
     }
     let mut recovered = BTreeMap::new();
     let mut reasons = Vec::new();

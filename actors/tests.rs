@@ -94,7 +94,7 @@ impl World {
         let gate = Gate::new();
         let mut settings = Settings::default();
         settings.storage.dir = dir.path().join("queue");
-        settings.shards.count = shards;
+        settings.shards.count = Some(shards);
         settings.workers.count = Some(2);
         adjust(&mut settings);
         let builder = Queue::builder().settings(settings).register::<gated::Task>();

@@ -26,6 +26,7 @@ mod panic_message;
 mod queues;
 mod record;
 mod retry;
+mod scaling;
 mod store;
 
 // The actors live beside `src/`, not in it, so that the tree shows the two halves: `src/` decides
@@ -45,8 +46,8 @@ pub use codec::{Codec, CodecError, ParseCodecError};
 pub use error::{Error, Result, StartError, StoreError, StoreErrorKind};
 pub use message_queue_sqlite_macros::{callback, task};
 pub use queue::{
-    NamedQueueInfo, Queue, QueueBuilder, Recovery, ShutdownReport, SubmitStream, SubscriptionGuard,
-    TaskHandle, shutdown_signal,
+    NamedQueueInfo, Queue, QueueBuilder, Recovery, ShardCounts, ShutdownReport, SubmitStream,
+    SubscriptionGuard, TaskHandle, shutdown_signal,
 };
 pub use record::{
     Counters, DeadReason, Delivery, Encoded, FailureKind, Outcome, ParseTaskIdError, ShardId,

@@ -67,14 +67,16 @@ impl ShardLoad {
 }
 
 /// The open shard where a submission waits least; the first after `last` among equals, so that an
-/// idle queue spreads its tasks. A failing shard is chosen only where all open ones are.
+/// idle queue spreads its tasks. A failing shard is chosen only where all open ones are. `active` of
+/// the shards share the slots.
 pub(crate) fn choose(
     shards: usize,
+    active: usize,
     slots: usize,
     last: usize,
     load: impl Fn(usize) -> Option<ShardLoad>,
 ) -> Option<usize> {
-    let share = slots as f64 / shards as f64;
+    let share = slots as f64 / active.max(1) as f64;
     let mut chosen: Option<(usize, bool, f64)> = None;
     for index in (1..=shards).map(|step| (last + step) % shards) {
         let Some(load) = load(index) else { continue };

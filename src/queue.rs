@@ -4,6 +4,7 @@ mod builder;
 mod handle;
 mod named;
 mod off_thread;
+mod shards;
 mod shutdown;
 mod stream;
 mod subscription;
@@ -20,6 +21,7 @@ use tokio::sync::oneshot;
 pub use builder::QueueBuilder;
 pub use handle::TaskHandle;
 pub use named::NamedQueueInfo;
+pub use shards::ShardCounts;
 pub use shutdown::{ShutdownReport, shutdown_signal};
 pub use stream::SubmitStream;
 pub use subscription::SubscriptionGuard;
@@ -335,8 +337,7 @@ impl Queue {
         let prepare = move || BackupTarget::prepare(&directory, &to).map_err(prepare_failed);
         let target = off_thread(prepare).await?;
         for shard in target.shards() {
-            let ledger = self.inner.shared.shard(shard);
-            let ledger = ledger.ok_or(Error::ShardUnavailable { shard })?;
+            let ledger = self.complete_shard(shard).await?;
             let (answer, answered) = oneshot::channel();
             ledger.link.send(BackupTo { file: target.shard_path(shard), answer });
             answered.await.unwrap_or(Err(Error::ShardUnavailable { shard }))?;
@@ -430,7 +431,7 @@ impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue")
             .field("phase", &self.inner.shared.phase())
-            .field("shards", &self.inner.shared.shards.len())
+            .field("shards", &self.shard_counts())
             .finish_non_exhaustive()
     }
 }

@@ -173,9 +173,15 @@ impl Settings {
     }
 
     /// What must hold between two keys.
-    fn rules(&self) -> [Rule; 4] {
-        let Settings { tasks, limits, supervision, .. } = self;
+    fn rules(&self) -> [Rule; 5] {
+        let Settings { shards, tasks, limits, supervision, .. } = self;
         [
+            Rule {
+                key: "shards.min",
+                other: "shards.max",
+                allowed: "at most",
+                holds: shards.max.is_none_or(|max| shards.min <= max),
+            },
             Rule {
                 key: "tasks.backoff_min",
                 other: "tasks.backoff_max",

@@ -89,7 +89,23 @@ impl Scene {
     async fn queue(&self, max_crashes: u32) -> Queue {
         let mut settings = Settings::default();
         settings.tasks.max_crashes = max_crashes;
-        let queue = Queue::builder().settings(settings).dir(self.0.join("queue")).shards(SHARDS);
+        settings.shards.count = Some(SHARDS);
+        self.start(settings).await
+    }
+
+    /// A queue that soon adds a shard to these, if it has something to do: each submission waits for
+    /// a commit of its own, and none may wait.
+    async fn queue_that_grows(&self, shards: usize) -> Queue {
+        let mut settings = Settings::default();
+        settings.tasks.max_crashes = 100;
+        (settings.shards.min, settings.shards.max) = (shards, Some(shards + 1));
+        settings.shards.target_wait = Duration::from_micros(10);
+        settings.limits.batch = 1;
+        self.start(settings).await
+    }
+
+    async fn start(&self, settings: Settings) -> Queue {
+        let queue = Queue::builder().settings(settings).dir(self.0.join("queue"));
         let queue = queue.discover(module_path!()).data(Called(Journal::open(&self.called())));
         queue.start().await.unwrap()
     }
@@ -103,11 +119,16 @@ impl Scene {
     /// Lets a child play its part until the journal has `more` lines more, then kills it.
     fn kill_after(&self, part: &str, more: usize) {
         let until = lines(&self.journal()).len() + more;
+        self.kill_when(part, |scene| lines(&scene.journal()).len() >= until);
+    }
+
+    /// Lets a child play its part until something is so, then kills it.
+    fn kill_when(&self, part: &str, reached: impl Fn(&Scene) -> bool) {
         let mut child = self.spawn(part);
         let since = Instant::now();
-        while lines(&self.journal()).len() < until {
+        while !reached(self) {
             assert_eq!(child.try_wait().unwrap(), None, "the child ended by itself");
-            assert!(since.elapsed() < LONGEST, "the child writes nothing");
+            assert!(since.elapsed() < LONGEST, "the child doesn't get there");
             std::thread::yield_now();
         }
         child.kill().unwrap();
@@ -139,7 +160,10 @@ fn child() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         match part.as_str() {
-            "submit" => submit_for_ever(&scene).await,
+            // more deaths than there are rounds: those that die here aren't to blame
+            "submit" => submit_for_ever(&scene, scene.queue(100).await).await,
+            "grow to 2" => submit_for_ever(&scene, scene.queue_that_grows(1).await).await,
+            "grow to 3" => submit_for_ever(&scene, scene.queue_that_grows(2).await).await,
             "poison" => submit_poison(&scene).await,
             _ => {
                 let queue = scene.queue(3).await;
@@ -151,9 +175,7 @@ fn child() {
 }
 
 /// Writes a number down, submits it, and writes its id down when it is acknowledged.
-async fn submit_for_ever(scene: &Scene) {
-    // more deaths than there are rounds: those that die here aren't to blame
-    let queue = scene.queue(100).await;
+async fn submit_for_ever(scene: &Scene, queue: Queue) {
     let journal = Journal::open(&scene.journal());
     let first = u64::from(std::process::id()) << 32;
     let submitter = async |lane: u64| {
@@ -234,6 +256,37 @@ async fn nothing_acknowledged_is_lost_however_often_the_process_is_killed() {
     for lines in [40, 7, 260, 1, 113] {
         scene.kill_after("submit", lines);
     }
+    nothing_is_lost(&scene).await;
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_when_the_process_is_killed_while_it_adds_a_shard() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene(dir.path().to_path_buf());
+    let queue = |scene: &Scene| scene.0.join("queue");
+    let names = |scene: &Scene, what: &str| {
+        let manifest = fs::read_to_string(queue(scene).join("manifest.json")).unwrap_or_default();
+        manifest.contains(what)
+    };
+    // the manifest names it, the file is being made, it is complete, it has tasks
+    scene.kill_when("grow to 2", |scene| names(scene, "shard-001.db"));
+    scene.kill_when("grow to 2", |scene| queue(scene).join("shard-001.db").exists());
+    scene.kill_when("grow to 2", |scene| {
+        names(scene, "shard-001.db") && !names(scene, "\"creating\"")
+    });
+    scene.kill_when("grow to 3", |scene| queue(scene).join("shard-002.db").exists());
+    scene.kill_when("grow to 3", |scene| {
+        lines(&scene.journal()).iter().any(|line| line.contains(" 2-"))
+    });
+    nothing_is_lost(&scene).await;
+    let files = fs::read_dir(queue(&scene)).unwrap().map(|entry| entry.unwrap().file_name());
+    let shards = files.filter(|name| name.to_string_lossy().ends_with(".db")).count();
+    assert_eq!(shards, 3);
+}
+
+/// Has another process of fewer shards end what the killed ones left, and compares that with what
+/// they wrote down.
+async fn nothing_is_lost(scene: &Scene) {
     let queue = scene.queue(100).await;
     until_all_ended(&queue).await;
     let tasks = all(&queue, "crash.step").await;

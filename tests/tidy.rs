@@ -117,7 +117,7 @@ fn only_the_settings_name_the_configuration_library() {
 
 #[test]
 fn the_domain_names_neither_actors_nor_a_runtime() {
-    let domain = ["record", "lifecycle", "retry", "load", "clock", "error", "order"];
+    let domain = ["record", "lifecycle", "retry", "load", "clock", "error", "order", "scaling"];
     let in_domain = |file: &str| {
         let stem = file.trim_start_matches("src/").trim_end_matches(".rs");
         domain.contains(&stem.split('/').next().unwrap()) && file.starts_with("src/")

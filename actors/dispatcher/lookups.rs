@@ -42,7 +42,8 @@ impl Handler<ListTasks> for Dispatcher {
         let name: Option<Arc<str>> = list.name.map(Arc::from);
         let first = list.after.map_or(ShardId(0), TaskId::shard);
         let mut after = list.after.map_or(0, TaskId::sequence);
-        let ledgers: Vec<_> = self.shared.shards.iter().skip(first.index()).cloned().collect();
+        let ledgers = self.shared.present().filter(|ledger| ledger.id >= first);
+        let ledgers: Vec<_> = ledgers.cloned().collect();
         let status = list.status;
         Box::pin(async move {
             let mut page = TaskPage::default();
@@ -74,7 +75,7 @@ impl Handler<CountTasks> for Dispatcher {
     type Result = ResponseFuture<Result<Vec<(TaskStatus, u64)>>>;
 
     fn handle(&mut self, _: CountTasks, _: &mut DispatcherContext) -> Self::Result {
-        let shards = self.shared.shards.clone();
+        let shards: Vec<_> = self.shared.present().cloned().collect();
         Box::pin(async move {
             let mut total: Vec<(TaskStatus, u64)> =
                 TaskStatus::ALL.into_iter().map(|status| (status, 0)).collect();

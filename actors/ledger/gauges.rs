@@ -8,6 +8,16 @@ use crate::load::ShardLoad;
 /// How long a refused batch counts against its shard.
 const FAILING_FOR: Duration = Duration::from_secs(1);
 
+/// What a shard has done since the queue began.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sums {
+    /// Submissions that were stored, and how long all of them together had waited for that.
+    pub(crate) stored: f64,
+    pub(crate) waited_s: f64,
+    /// How long it was in commits.
+    pub(crate) committing_s: f64,
+}
+
 /// A shard's load as it was last measured.
 #[derive(Debug)]
 pub(crate) struct Gauges {
@@ -23,6 +33,11 @@ pub(crate) struct Gauges {
     commit_s: AtomicU64,
     commit_rows: AtomicU64,
     service_s: AtomicU64,
+    /// Since the queue began: submissions stored, how long all of them together waited for that, and
+    /// how long commits took, in microseconds.
+    stored: AtomicU64,
+    waited_us: AtomicU64,
+    committing_us: AtomicU64,
     since: Instant,
     /// When the last commit was measured, in microseconds after `since`.
     measured_at: AtomicU64,
@@ -44,6 +59,9 @@ impl Gauges {
             commit_s: AtomicU64::new(0),
             commit_rows: AtomicU64::new(0),
             service_s: AtomicU64::new(0),
+            stored: AtomicU64::new(0),
+            waited_us: AtomicU64::new(0),
+            committing_us: AtomicU64::new(0),
             since: Instant::now(),
             measured_at: AtomicU64::new(0),
             began_at: AtomicU64::new(0),
@@ -77,6 +95,31 @@ impl Gauges {
         self.service_s.store(seconds.to_bits(), Ordering::Relaxed);
     }
 
+    /// A commit took so long and stored so many submissions, which had waited so long together.
+    pub(crate) fn add_commit(&self, took: Duration, stored: u64, waited: Duration) {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.committing_us.fetch_add(micros(took), Ordering::Relaxed);
+        self.waited_us.fetch_add(micros(waited), Ordering::Relaxed);
+        self.stored.fetch_add(stored, Ordering::Relaxed);
+    }
+
+    /// What is added up so far.
+    pub(crate) fn sums(&self) -> Sums {
+        let seconds = |micros: &AtomicU64| micros.load(Ordering::Relaxed) as f64 / 1e6;
+        Sums {
+            stored: self.stored.load(Ordering::Relaxed) as f64,
+            waited_s: seconds(&self.waited_us),
+            committing_s: seconds(&self.committing_us),
+        }
+    }
+
+    /// Whether a batch was refused a moment ago.
+    pub(crate) fn is_failing(&self, now: Instant) -> bool {
+        let failed_at = self.failed_at.load(Ordering::Relaxed);
+        let now = now.saturating_duration_since(self.since);
+        failed_at > 0 && now < Duration::from_millis(failed_at) + FAILING_FOR
+    }
+
     /// A batch was refused.
     pub(crate) fn failed(&self) {
         let at = self.since.elapsed().as_millis() as u64;
@@ -84,8 +127,8 @@ impl Gauges {
     }
 
     pub(crate) fn load(&self, now: Instant) -> ShardLoad {
+        let failing = self.is_failing(now);
         let now = now.saturating_duration_since(self.since);
-        let failed_at = self.failed_at.load(Ordering::Relaxed);
         let measured_at = Duration::from_micros(self.measured_at.load(Ordering::Relaxed));
         let float = |bits: &AtomicU64| f64::from_bits(bits.load(Ordering::Relaxed));
         let (mut commit_s, mut age_s) =
@@ -96,7 +139,7 @@ impl Gauges {
             (commit_s, age_s) = (under_way_s, 0.0);
         }
         ShardLoad {
-            failing: failed_at > 0 && now < Duration::from_millis(failed_at) + FAILING_FOR,
+            failing,
             incoming: self.incoming.load(Ordering::Relaxed),
             ready: self.ready.load(Ordering::Relaxed),
             running: self.running.load(Ordering::Relaxed),

@@ -58,7 +58,7 @@ impl<S: ShardStore> ShardActor<S> {
             },
             |actor, (flight, result, took), context| {
                 actor.ledger.gauges.commit_is_over();
-                actor.measure(&flight.batch, result.is_ok(), took);
+                actor.measure(&flight, result.is_ok(), took);
                 actor.publish_not_started();
                 match result {
                     Ok(result) => actor.applied(flight, result, context),
@@ -71,13 +71,15 @@ impl<S: ShardStore> ShardActor<S> {
         );
     }
 
-    /// Keeps what routing goes by.
-    fn measure(&mut self, batch: &Batch, stored: bool, took: Duration) {
-        let gauges = &self.ledger.gauges;
+    /// Keeps what routing and the number of shards go by.
+    fn measure(&mut self, flight: &InFlight, stored: bool, took: Duration) {
+        let (gauges, batch) = (&self.ledger.gauges, &flight.batch);
         if !stored {
             gauges.failed();
             return;
         }
+        let incoming = &flight.inbox.asked.incoming;
+        gauges.add_commit(took, incoming.len() as u64, incoming.waited(Instant::now()));
         let (seconds, rows) = &mut self.commit;
         seconds.add(took.as_secs_f64());
         rows.add(batch.items() as f64);

@@ -1,7 +1,7 @@
 //! What all actors of a queue share, and where the queue is in its life.
 
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ use crate::actors::dispatcher::Dispatcher;
 use crate::actors::ledger::{DeliverBatch, Link, ShardLedger, ShardState, WorkerLedger};
 use crate::actors::messages::{Deliver, Discard, Wake};
 use crate::actors::outbox::{Once, Outbox};
+use crate::actors::scaler::Traffic;
 use crate::actors::slots::Slots;
 use crate::actors::subscriptions::Subscriptions;
 use crate::admission::{Admission, AdmissionLimits};
@@ -53,7 +54,11 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     /// Absent after the end: then another process, or this one, may have it.
     directory: Mutex<Option<Directory>>,
+    /// By number; for shards that are absent yet, too, as many as there may be.
     pub(crate) shards: Vec<Arc<ShardLedger>>,
+    /// How many of them take new tasks.
+    active: AtomicUsize,
+    pub(crate) traffic: Traffic,
     pub(crate) workers: Vec<Arc<WorkerLedger>>,
     pub(crate) slots: Arc<Slots>,
     /// The named queues.
@@ -115,6 +120,15 @@ impl Shared {
         shards: &[ShardId],
     ) -> Arc<Self> {
         let workers = settings.workers.resolved_count();
+        let range = settings.shards.resolved_range();
+        let places = shards.iter().map(|shard| shard.index() + 1).fold(*range.end(), usize::max);
+        let ledger = |index: usize| {
+            let id = ShardId(u16::try_from(index).expect("there are no more shards than ids"));
+            let there = shards.contains(&id);
+            let state = if there { ShardState::Opening } else { ShardState::Absent };
+            ShardLedger::new(id, state, there && index < *range.start())
+        };
+        let ledgers: Vec<_> = (0..places).map(ledger).collect();
         let (concurrency, prefetch) = (settings.workers.concurrency, settings.workers.prefetch);
         let queues = Queues::new();
         let queue_of = registry.definitions().iter().map(|definition| {
@@ -129,7 +143,9 @@ impl Shared {
             queues: queues.clone(),
             changing_queues: tokio::sync::Mutex::new(()),
             shard_of_slot: RwLock::default(),
-            shards: shards.iter().map(|shard| ShardLedger::new(*shard)).collect(),
+            active: AtomicUsize::new(ledgers.iter().filter(|ledger| ledger.is_active()).count()),
+            shards: ledgers,
+            traffic: Traffic::default(),
             workers: (0..workers).map(WorkerLedger::new).collect(),
             slots: Slots::new(workers, concurrency, prefetch),
             dispatcher: Link::new(),
@@ -156,14 +172,37 @@ impl Shared {
         })
     }
 
+    /// The shard of this number, if there is one.
     pub(crate) fn shard(&self, id: ShardId) -> Option<&Arc<ShardLedger>> {
-        self.shards.get(id.index())
+        self.shards.get(id.index()).filter(|ledger| !ledger.is_absent())
+    }
+
+    /// Those shards that there are.
+    pub(crate) fn present(&self) -> impl Iterator<Item = &Arc<ShardLedger>> {
+        self.shards.iter().filter(|ledger| !ledger.is_absent())
+    }
+
+    /// How many shards take new tasks.
+    pub(crate) fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Has new tasks go to a shard from now on, or not. Only the scaler does.
+    pub(crate) fn set_active(&self, ledger: &ShardLedger, active: bool) {
+        ledger.set_active(active);
+        let count = self.shards.iter().filter(|ledger| ledger.is_active()).count();
+        self.active.store(count, Ordering::Relaxed);
     }
 
     /// The shard of an ordering key.
     pub(crate) fn shard_of_key(&self, key: &str) -> ShardId {
         let shards = self.shard_of_slot.read().unwrap_or_else(PoisonError::into_inner);
         ShardId(shards.get(usize::from(keys::slot_of(key))).copied().unwrap_or_default())
+    }
+
+    /// For each slot of ordering keys, its shard's number.
+    pub(crate) fn shards_of_slots(&self) -> Vec<u16> {
+        self.shard_of_slot.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Has keys go where this says from now on: for each slot the number of its shard.

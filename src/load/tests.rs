@@ -15,7 +15,7 @@ const IDLE: ShardLoad = ShardLoad {
 };
 
 fn chosen(loads: &[ShardLoad], last: usize) -> Option<usize> {
-    choose(loads.len(), 8, last, |index| Some(loads[index]))
+    choose(loads.len(), loads.len(), 8, last, |index| Some(loads[index]))
 }
 
 fn load() -> impl Strategy<Value = ShardLoad> {
@@ -44,8 +44,8 @@ fn equal_shards_take_turns() {
 #[test]
 fn nothing_is_chosen_where_nothing_is_open() {
     assert_eq!(chosen(&[], 0), None);
-    assert_eq!(choose(3, 8, 0, |_| None), None);
-    assert_eq!(choose(3, 8, 0, |index| (index == 2).then_some(IDLE)), Some(2));
+    assert_eq!(choose(3, 3, 8, 0, |_| None), None);
+    assert_eq!(choose(3, 1, 8, 0, |index| (index == 2).then_some(IDLE)), Some(2));
 }
 
 #[test]
@@ -127,7 +127,7 @@ proptest! {
         last in 0..9usize,
     ) {
         let mut open = loads.iter().flatten();
-        match choose(loads.len(), 8, last, |index| loads[index]) {
+        match choose(loads.len(), loads.len(), 8, last, |index| loads[index]) {
             None => prop_assert!(open.next().is_none()),
             Some(index) => {
                 let chosen = loads[index].expect("it is open");

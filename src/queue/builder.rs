@@ -55,10 +55,19 @@ impl QueueBuilder {
         self
     }
 
-    /// How many SQLite files, from 1 to 64. Files that are there already are opened even if that
-    /// makes more.
+    /// How many SQLite files take new tasks, from 1 to 64, whatever the load. Files that are there
+    /// already are opened even if they are more, end their tasks and answer lookups.
     pub fn shards(mut self, shards: usize) -> Self {
-        self.settings.shards.count = shards;
+        self.settings.shards.count = Some(shards);
+        self
+    }
+
+    /// How few and how many SQLite files take new tasks, from 1 to 64: their number follows the
+    /// load. Without this, and without [`shards`](QueueBuilder::shards), it is 1 to the number of
+    /// cores, at most 8.
+    pub fn shards_between(mut self, min: usize, max: usize) -> Self {
+        let shards = &mut self.settings.shards;
+        (shards.count, shards.min, shards.max) = (None, min, Some(max));
         self
     }
 
@@ -160,7 +169,8 @@ impl QueueBuilder {
             ballast_bytes: storage.wal_limit.saturating_mul(2).min(128 * 1024 * 1024),
         };
         let dir = storage.dir.clone();
-        let count = u16::try_from(self.settings.shards.count).unwrap_or(u16::MAX);
+        let count = *self.settings.shards.resolved_range().start();
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
         let opened = off_thread(move || {
             let directory = Directory::open(&dir, &options)?;
             let shards = directory.ensure_shards(count).map_err(|source| {

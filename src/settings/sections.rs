@@ -2,6 +2,7 @@
 //!
 //! Defaults and reasons are in `settings/default.toml`, ranges in `keys.rs`.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,8 +53,25 @@ pub struct Storage {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Shards {
-    /// The number of files, 1 to 64. Files that exist are used even if they are more.
-    pub count: usize,
+    /// The number of files that take new tasks, 1 to 64; `None` (`"auto"` in files) lets it follow
+    /// the load between `min` and `max`. Files that exist are opened and end their tasks even if
+    /// they are more.
+    #[serde(with = "count_or_auto")]
+    pub count: Option<usize>,
+    /// The least number, 1 to 64, at most `max`. It means nothing where `count` is a number.
+    pub min: usize,
+    /// The largest number, 1 to 64; `None` (`"auto"`) is one per core, at most 8, but at least
+    /// `min`. It means nothing where `count` is a number.
+    #[serde(with = "count_or_auto")]
+    pub max: Option<usize>,
+    /// One file more is tried when submissions wait longer than this for their commit: 10 µs to
+    /// 1 min.
+    #[serde(with = "units::duration")]
+    pub target_wait: Duration,
+    /// One file less takes new tasks when the others have had much room for this long: 100 ms to
+    /// 1 day.
+    #[serde(with = "units::duration")]
+    pub retire_after: Duration,
 }
 
 /// Who runs the tasks.
@@ -62,7 +80,7 @@ pub struct Shards {
 #[non_exhaustive]
 pub struct Workers {
     /// The number of workers, 1 to 256; `None` (`"auto"` in files) is one per core.
-    #[serde(with = "worker_count")]
+    #[serde(with = "count_or_auto")]
     pub count: Option<usize>,
     /// How many attempts a worker has under way at a time, 1 to 4,096. A blocking one holds a slot
     /// as well, while it waits for its thread and runs.
@@ -266,13 +284,26 @@ mod count_or_none {
     super::count_or_word!(super::units::NONE, "a number of tasks is a number or none");
 }
 
-/// `count` of the workers: `"auto"` or a number.
-mod worker_count {
-    super::count_or_word!(super::AUTO, "a number of workers is a number or auto");
+/// A number that may follow the machine or the load: `"auto"` or a number.
+mod count_or_auto {
+    super::count_or_word!(super::AUTO, "allowed is a number or auto");
 }
 
-/// How a number of workers that follows the machine is written.
+/// How a number that follows the machine or the load is written.
 pub(super) const AUTO: &str = "auto";
+
+impl Shards {
+    /// How few and how many files take new tasks: both [`Shards::count`] if that is a number, else
+    /// [`Shards::min`] and [`Shards::max`], which may follow the number of cores.
+    #[must_use]
+    pub fn resolved_range(&self) -> RangeInclusive<usize> {
+        if let Some(count) = self.count {
+            return count..=count;
+        }
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8));
+        self.min..=self.max.unwrap_or_else(cores).max(self.min)
+    }
+}
 
 impl Workers {
     /// How many workers there are: [`Workers::count`], or one per core of this machine, at most

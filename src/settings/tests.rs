@@ -76,7 +76,8 @@ fn the_defaults_are_the_promised_ones() {
     assert_eq!(storage.durability, Durability::Full);
     assert_eq!(storage.wal_limit, 64 << 20);
     assert!(!storage.allow_network_filesystem);
-    assert_eq!(shards.count, 1);
+    assert_eq!((shards.count, shards.min, shards.max), (None, 1, None));
+    assert_eq!(shards.target_wait, Duration::from_millis(10));
     assert_eq!((workers.count, workers.concurrency), (None, 16));
     assert_eq!((tasks.max_attempts, tasks.max_crashes, tasks.timeout), (5, 3, None));
     let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -159,14 +160,14 @@ fn later_layers_win() {
     let low = "[storage]\ndir = 'low'\n[shards]\ncount = 2\n[workers]\ncount = 2";
     let place = Place::new().environment("test", low);
     let settings = place.load().unwrap();
-    assert_eq!((settings.storage.dir, settings.shards.count), ("low".into(), 2));
+    assert_eq!((settings.storage.dir, settings.shards.count), ("low".into(), Some(2)));
 
     let place = place.file("[shards]\ncount = 3\n[workers]\ncount = 3");
     let settings = place.load().unwrap();
-    assert_eq!((settings.storage.dir, settings.shards.count), ("low".into(), 3));
+    assert_eq!((settings.storage.dir, settings.shards.count), ("low".into(), Some(3)));
 
     let settings = place.variable("MQS__WORKERS__COUNT", "4").load().unwrap();
-    assert_eq!((settings.shards.count, settings.workers.count), (3, Some(4)));
+    assert_eq!((settings.shards.count, settings.workers.count), (Some(3), Some(4)));
 }
 
 #[test]
@@ -175,10 +176,11 @@ fn the_users_file_can_be_named_by_a_variable() {
     let path = place.dir.path().join("named.toml");
     std::fs::write(&path, "[shards]\ncount = 3").unwrap();
     let named = place.variable("MQS_SETTINGS", path.to_str().unwrap());
-    assert_eq!(named.load().unwrap().shards.count, 3);
+    assert_eq!(named.load().unwrap().shards.count, Some(3));
     let argument = named.file("[shards]\ncount = 4");
-    assert_eq!(argument.load().unwrap().shards.count, 4, "an argument goes before the variable");
-    assert_eq!(Settings::load_with_file(path).unwrap().shards.count, 3);
+    let count = argument.load().unwrap().shards.count;
+    assert_eq!(count, Some(4), "an argument goes before the variable");
+    assert_eq!(Settings::load_with_file(path).unwrap().shards.count, Some(3));
 }
 
 #[test]
@@ -216,7 +218,7 @@ fn the_python_names_work_in_files_and_variables() {
     let expected = changed(|settings| {
         settings.storage.dir = "python".into();
         settings.workers.count = Some(3);
-        settings.shards.count = 2;
+        settings.shards.count = Some(2);
     });
     let file = Place::new().file("middleware_path = 'python'\nmax_workers = 3\nmiddleware_num = 2");
     assert_eq!(file.load().as_ref(), Ok(&expected));
@@ -226,7 +228,7 @@ fn the_python_names_work_in_files_and_variables() {
         .variable("MQS__MIDDLEWARE_NUM", "2");
     assert_eq!(variables.load().as_ref(), Ok(&expected));
     let over = file.variable("MQS__SHARDS__COUNT", "5").load().unwrap();
-    assert_eq!(over.shards.count, 5, "a later layer wins over a name of an earlier one");
+    assert_eq!(over.shards.count, Some(5), "a later layer wins over a name of an earlier one");
 }
 
 #[test]
@@ -269,6 +271,19 @@ fn saved_settings_are_the_same_when_read_again() {
 fn sections_have_the_defaults_of_the_file() {
     assert_eq!(Storage::default(), defaults().storage);
     assert_eq!(Supervision::default(), defaults().supervision);
+}
+
+#[test]
+fn shards_follow_the_load_within_bounds_or_are_fixed() {
+    let mut shards = defaults().shards;
+    assert_eq!(*shards.resolved_range().start(), 1);
+    assert!((1..=8).contains(shards.resolved_range().end()));
+    (shards.min, shards.max) = (2, Some(5));
+    assert_eq!(shards.resolved_range(), 2..=5);
+    shards.count = Some(7);
+    assert_eq!(shards.resolved_range(), 7..=7, "a number fixes it");
+    (shards.count, shards.min, shards.max) = (None, 20, None);
+    assert_eq!(shards.resolved_range(), 20..=20, "more than there are cores");
 }
 
 #[test]

@@ -38,9 +38,11 @@ impl BackupTarget {
     ///
     /// # Errors
     ///
-    /// `to` isn't empty or can't be created, or a shard of `directory` is still being created.
+    /// `to` isn't empty or can't be created, or `directory` is still being opened the first time.
     pub(crate) fn prepare(directory: &Directory, to: &Path) -> Result<Self, StoreError> {
         let mut manifest = directory.snapshot();
+        // one that is being added at the end holds no task yet
+        manifest.shards.truncate(manifest.complete());
         if let Some(entry) = manifest.shards.iter().find(|e| e.state == ShardState::Creating) {
             let why = format!("{} is still being created; try again", entry.file);
             return Err(StoreError::new(StoreErrorKind::Busy, why));

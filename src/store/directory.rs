@@ -112,8 +112,10 @@ impl Directory {
         self.inner.path.join(manifest::shard_file(shard))
     }
 
-    /// Makes sure that the manifest names at least `count` shards, and returns all that it names.
-    /// Shards are never removed: what is there is opened, whatever the settings say.
+    /// Makes sure that the manifest names at least `count` shards, and returns those to open.
+    /// Shards are never removed: each that may hold a task is opened, whatever the settings say.
+    /// Above `count`, what comes behind the last complete file doesn't: it was being added when the
+    /// process ended or the disk was full, and waits until it is wanted.
     ///
     /// # Errors
     ///
@@ -125,7 +127,8 @@ impl Directory {
             extended.write(&self.inner.path)?;
             *manifest = extended;
         }
-        Ok(manifest.shards.iter().map(ShardEntry::shard).collect())
+        let opened = manifest.complete().max(usize::from(count));
+        Ok(manifest.shards.iter().take(opened).map(ShardEntry::shard).collect())
     }
 
     /// What the manifest says about a shard.

@@ -118,6 +118,13 @@ impl Manifest {
         Ok(self.shards.len() > before)
     }
 
+    /// How many shards there are up to the last one whose file is complete. Those behind it hold no
+    /// task.
+    pub(crate) fn complete(&self) -> usize {
+        let last = self.shards.iter().rposition(|entry| entry.state == ShardState::Ready);
+        last.map_or(0, |last| last + 1)
+    }
+
     /// The same shards, ready, under new identities; and the same queues.
     pub(crate) fn renewed(&self) -> Result<Self, StoreError> {
         let mut renewed = Manifest::new()?;

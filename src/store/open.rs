@@ -104,7 +104,8 @@ impl FileGuard {
 }
 
 /// Opens `shard`'s file of `directory`, creating it if its entry says that it is new. On a full
-/// disk the ballast is freed and the file opened once more.
+/// disk the ballast is freed and the file opened once more, unless it is new: the space is for tasks
+/// that are there, to end.
 ///
 /// # Errors
 ///
@@ -116,8 +117,11 @@ pub(crate) fn open_shard(
     options: &OpenOptions,
     kind: OpenKind,
 ) -> Result<OpenedShard, StoreError> {
+    let is_new = directory.entry(shard)?.state == ShardState::Creating;
     match open_with(directory, shard, options, kind, MIGRATIONS) {
-        Err(error) if error.kind() == StoreErrorKind::Full && directory.free_ballast()? => {
+        Err(error)
+            if error.kind() == StoreErrorKind::Full && !is_new && directory.free_ballast()? =>
+        {
             open_with(directory, shard, options, kind, MIGRATIONS)
         }
         opened => opened,

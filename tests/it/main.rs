@@ -19,6 +19,7 @@ mod python_package;
 mod refusals;
 mod restart;
 mod results;
+mod scaling;
 mod secrets;
 mod settings_and_start;
 mod shutdown;

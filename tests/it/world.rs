@@ -49,6 +49,8 @@ impl World {
         settings.storage.wal_limit = 1 << 20;
         settings.storage.cache = 1 << 20;
         settings.workers.count = Some(2);
+        // one order of all tasks, and a file that has a name
+        settings.shards.count = Some(1);
         settings
     }
 

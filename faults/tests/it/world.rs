@@ -120,7 +120,7 @@ impl World {
         let mut settings = Settings::default();
         settings.storage.wal_limit = 1 << 20;
         settings.storage.cache = 1 << 20;
-        settings.shards.count = self.shards;
+        settings.shards.count = Some(self.shards);
         settings.limits.batch = 4;
         settings.limits.cached_arguments = 1;
         settings.workers.count = Some(2);

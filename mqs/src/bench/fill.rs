@@ -80,7 +80,7 @@ impl Fill {
         let mut settings = Settings::default();
         settings.storage.dir = self.dir.clone();
         settings.storage.durability = self.durability.setting();
-        settings.shards.count = self.shards;
+        settings.shards.count = Some(self.shards);
         settings.workers.count = Some(1);
         settings.workers.concurrency = 1;
         settings.workers.prefetch = 0;

@@ -65,7 +65,7 @@ pub(crate) fn builder(dir: &Path, durability: Durability, shards: usize) -> Queu
     let mut settings = Settings::default();
     settings.storage.dir = dir.to_path_buf();
     settings.storage.durability = durability.setting();
-    settings.shards.count = shards;
+    settings.shards.count = Some(shards);
     settings.workers.count = Some(workers());
     Queue::builder().settings(settings)
 }

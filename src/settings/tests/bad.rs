@@ -11,11 +11,11 @@ fn all_mistakes_are_reported_together() {
         .variable("MQS__TASKS__BACKOFF_MIN", "11m")
         .variable("MQS__TASK__TIMEOUT", "1s");
     let expected = [
-        "shards.count is 0 in settings/test.toml; allowed is 1 to 64",
+        "shards.count is 0 in settings/test.toml; allowed is \"auto\" or 1 to 64",
         "there is no key storage.path in settings/test.toml",
         "workers.concurrency is a number with a fraction in mine.toml; allowed is 1 to 4096",
         "workers.count is \"many\" in mine.toml; allowed is \"auto\" or 1 to 256",
-        "shards.count is \"65\" in MQS__SHARDS__COUNT; allowed is 1 to 64",
+        "shards.count is \"65\" in MQS__SHARDS__COUNT; allowed is \"auto\" or 1 to 64",
         "there is no key task.timeout in MQS__TASK__TIMEOUT; did you mean tasks.timeout?",
         "tasks.backoff_min is \"11m\"; allowed is at most tasks.backoff_max, which is \"10m\"",
     ];
@@ -70,6 +70,10 @@ fn each_key_refuses_what_is_out_of_its_range() {
         ("storage.cache", &["0", "'65GiB'"]),
         ("storage.busy_timeout", &["'0s'", "'11m'", "5"]),
         ("shards.count", &["0", "65", "-1", "1.0", "'one'", "[1]"]),
+        ("shards.min", &["0", "65", "'auto'"]),
+        ("shards.max", &["0", "65", "'Auto'"]),
+        ("shards.target_wait", &["0", "'9us'", "'61s'", "10"]),
+        ("shards.retire_after", &["0", "'99ms'", "'25h'"]),
         ("workers.count", &["0", "257", "'Auto'", "-1", "9223372036854775807"]),
         ("workers.concurrency", &["0", "4097"]),
         ("workers.prefetch", &["-1", "8193"]),
@@ -123,7 +127,7 @@ fn toml(value: &str) -> String {
 #[test]
 fn the_program_must_keep_to_the_ranges_too() {
     let settings = changed(|settings| {
-        settings.shards.count = 0;
+        settings.shards.count = Some(0);
         settings.workers.count = Some(0);
         settings.storage.dir = PathBuf::new();
         settings.tasks.timeout = Some(Duration::MAX);
@@ -134,7 +138,7 @@ fn the_program_must_keep_to_the_ranges_too() {
     let shown: Vec<_> = error.mistakes().iter().map(ToString::to_string).collect();
     let expected = [
         "storage.dir is \"\"; allowed is a path that is not empty",
-        "shards.count is 0; allowed is 1 to 64",
+        "shards.count is 0; allowed is \"auto\" or 1 to 64",
         "workers.count is 0; allowed is \"auto\" or 1 to 256",
         "tasks.timeout is \"213503982334601d7h15s999ms999us999ns\"; allowed is \"none\" or a \
          duration with its unit, \"1ms\" to \"365d\"",
@@ -150,6 +154,7 @@ fn the_program_must_keep_to_the_ranges_too() {
 fn keys_must_fit_each_other() {
     let second = Duration::from_secs(1);
     let bad = [
+        changed(|settings| (settings.shards.min, settings.shards.max) = (3, Some(2))),
         changed(|settings| settings.tasks.backoff_max = second / 2),
         changed(|settings| settings.supervision.backoff_max = Duration::ZERO),
         changed(|settings| settings.limits.pending_submissions = 9_999),
@@ -157,13 +162,20 @@ fn keys_must_fit_each_other() {
             (settings.limits.payload, settings.limits.result) = (512 << 20, 389 << 20);
         }),
     ];
-    let keys = ["tasks.backoff_min", "supervision.backoff_min", "limits.bulk", "limits.payload"];
+    let keys = [
+        "shards.min",
+        "tasks.backoff_min",
+        "supervision.backoff_min",
+        "limits.bulk",
+        "limits.payload",
+    ];
     for (settings, key) in bad.into_iter().zip(keys) {
         let error = settings.check().unwrap_err();
         assert_eq!(error.mistakes().len(), 1, "{error}");
         assert_eq!(error.mistakes()[0].key(), Some(key), "{error}");
     }
     let equal = changed(|settings| {
+        (settings.shards.min, settings.shards.max) = (3, Some(3));
         settings.tasks.backoff_max = second;
         settings.limits.pending_submissions = 10_000;
         (settings.limits.payload, settings.limits.result) = (512 << 20, 388 << 20);
@@ -207,11 +219,12 @@ fn a_file_that_cannot_be_read_is_a_mistake() {
 fn sections_and_keys_are_not_interchangeable() {
     assert_eq!(
         Place::new().file("shards = 4").mistakes(),
-        ["shards is 4 in mine.toml; allowed is a section, such as shards.count"]
+        ["shards is 4 in mine.toml; allowed is a section, such as shards.count, shards.min, \
+          shards.max, shards.target_wait, shards.retire_after"]
     );
     assert_eq!(
         Place::new().file("[shards.count]").mistakes(),
-        ["shards.count is a section in mine.toml; allowed is 1 to 64"]
+        ["shards.count is a section in mine.toml; allowed is \"auto\" or 1 to 64"]
     );
     assert_eq!(
         Place::new().file("[nonsense]").mistakes(),

@@ -191,3 +191,19 @@ fn a_copy_replaces_an_older_one_of_its_name_and_a_draft() {
     drop(opened);
     assert_eq!(names(&stranger(&to)), ["new"]);
 }
+
+#[test]
+fn a_shard_that_is_being_added_is_not_in_the_way_of_a_backup() {
+    let place = Place::with_shards(1);
+    let directory = place.open();
+    directory.ensure_shards(3).unwrap();
+    let to = place.beside("backup");
+    let target = BackupTarget::prepare(&directory, &to).unwrap();
+    assert_eq!(target.shards(), [ShardId(0)]);
+    let opened = rebuild(&directory, 0).unwrap();
+    backup_shard(&opened.connection, &target.shard_path(ShardId(0))).unwrap();
+    target.finish().unwrap();
+    let to = restored(&place, &to).unwrap();
+    let directory = Directory::open(&to, &directory_options()).unwrap();
+    assert_eq!(directory.ensure_shards(0).unwrap(), [ShardId(0)]);
+}

@@ -310,7 +310,8 @@ impl<F: Factory> Pair<F> {
         }
         let outlook = world.store().outlook();
         assert_eq!(outlook.undelivered, !model.pending().is_empty());
-        assert!(world.runnable().ready <= 4 * NAMES.len(), "the windows are bounded");
+        // each name is in two queues
+        assert!(world.runnable().ready <= 4 * 2 * NAMES.len(), "the windows are bounded");
         let waits = model.rows.values().filter(|row| row.state == State::Waiting);
         let first_due = waits.filter_map(|row| row.due).min();
         let in_time = |due| outlook.next_due.is_some_and(|wakes| wakes <= due);

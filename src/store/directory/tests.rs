@@ -241,8 +241,58 @@ fn every_shard_of_the_manifest_is_listed_whatever_the_settings_ask_for() {
     let shards = directory.ensure_shards(1).unwrap();
     assert_eq!(shards, [ShardId(0), ShardId(1), ShardId(2)]);
     assert_eq!(directory.ensure_shards(4).unwrap().len(), 4);
+    drop(first(&directory, 3).unwrap());
     drop(directory);
     assert_eq!(place.open().ensure_shards(0).unwrap().len(), 4);
+}
+
+/// What a crash can leave of a shard that was being added.
+fn half_added(state: &str) -> Place {
+    let place = Place::with_shards(1);
+    let directory = place.open();
+    directory.ensure_shards(2).unwrap();
+    let manifest = place.path().join("manifest.json");
+    let before = fs::read(&manifest).unwrap();
+    match state {
+        "no file" => {}
+        "an empty file" => fs::write(place.shard(1), "").unwrap(),
+        "a complete file" => drop(first(&directory, 1).unwrap()),
+        _ => unreachable!(),
+    }
+    fs::write(&manifest, before).unwrap();
+    place
+}
+
+#[test]
+fn a_shard_that_was_being_added_waits_until_it_is_wanted() {
+    for state in ["no file", "an empty file", "a complete file"] {
+        let place = half_added(state);
+        let before = place.bytes();
+        let directory = place.open();
+        assert_eq!(directory.ensure_shards(1).unwrap(), [ShardId(0)], "{state}");
+        assert_eq!(place.bytes(), before, "{state}");
+        assert_eq!(directory.ensure_shards(2).unwrap(), [ShardId(0), ShardId(1)], "{state}");
+        let opened = first(&directory, 1).unwrap();
+        assert_eq!(opened.created, state != "a complete file");
+        drop((opened, directory));
+        assert_eq!(
+            place.open().ensure_shards(1).unwrap().len(),
+            2,
+            "{state}: now it may have tasks"
+        );
+    }
+}
+
+#[test]
+fn a_shard_before_a_complete_one_is_opened_however_far_it_has_come() {
+    let place = Place::with_shards(1);
+    let directory = place.open();
+    directory.ensure_shards(3).unwrap();
+    drop(first(&directory, 2).unwrap());
+    drop(directory);
+    let directory = place.open();
+    assert_eq!(directory.ensure_shards(1).unwrap().len(), 3);
+    assert!(first(&directory, 1).unwrap().created);
 }
 
 #[test]

@@ -302,10 +302,8 @@ fn a_path_that_looks_like_a_uri_is_a_path() {
     assert_eq!(first(&directory, 0).unwrap().reserved, 3);
 }
 
-#[test]
-fn a_full_disk_is_a_typed_error_and_costs_the_ballast_but_no_data() {
-    const NAME: &str =
-        "store::open::tests::a_full_disk_is_a_typed_error_and_costs_the_ballast_but_no_data";
+/// Opens a shard on a full disk, in a process of its own; tells whether the ballast is left.
+fn open_on_a_full_disk(test: &str, create: bool) -> bool {
     let options = DirectoryOptions { ballast_bytes: 1 << 16, ..directory_options() };
     if let Some(path) = child_argument() {
         let directory = Directory::open(&path, &options).unwrap();
@@ -314,16 +312,43 @@ fn a_full_disk_is_a_typed_error_and_costs_the_ballast_but_no_data() {
         assert_eq!(error.kind(), StoreErrorKind::Full, "{error}");
         assert!(error.is_transient());
         println!("refused: {error}");
-        return;
+        return path.join("ballast").exists();
     }
     let place = Place::new();
     let directory = Directory::open(&place.path(), &options).unwrap();
     directory.ensure_shards(1).unwrap();
+    if !create {
+        let opened = first(&directory, 0).unwrap();
+        opened.connection.execute_batch("begin").unwrap();
+        for number in 0..2_000 {
+            insert_name(&opened.connection, &format!("kept.{number}"));
+        }
+        opened.connection.execute_batch("commit").unwrap();
+        // its end would write into the file what is in the log, for which there is no room later
+        std::mem::forget(opened);
+    }
     drop(directory);
     assert!(place.path().join("ballast").exists());
-    let output = run_in_narrow_child(NAME, &place.path(), 16);
+    let output = run_in_narrow_child(test, &place.path(), if create { 16 } else { 64 });
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("refused: "), "{output:?}");
-    assert!(!place.path().join("ballast").exists());
-    assert!(first(&place.open(), 0).unwrap().created);
+    let left = place.path().join("ballast").exists();
+    let opened = first(&place.open(), 0).unwrap();
+    assert_eq!(opened.created, create);
+    assert_eq!(names(&opened.connection).len(), if create { 0 } else { 2_000 });
+    left
+}
+
+#[test]
+fn a_full_disk_is_a_typed_error_and_costs_the_ballast_but_no_data() {
+    const NAME: &str =
+        "store::open::tests::a_full_disk_is_a_typed_error_and_costs_the_ballast_but_no_data";
+    assert!(!open_on_a_full_disk(NAME, false));
+}
+
+#[test]
+fn a_shard_that_is_added_on_a_full_disk_leaves_the_ballast_to_the_others() {
+    const NAME: &str =
+        "store::open::tests::a_shard_that_is_added_on_a_full_disk_leaves_the_ballast_to_the_others";
+    assert!(open_on_a_full_disk(NAME, true));
 }

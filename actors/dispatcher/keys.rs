@@ -1,0 +1,47 @@
+//! What the Dispatcher remembers of tasks with an ordering key: enough to tell of which slots none has
+//! come since somebody looked.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use crate::keys::SLOTS;
+
+/// How often slots that belong to a retired shard are looked at again, at most.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub(super) struct Keys {
+    /// By slot; empty before the first.
+    counts: RefCell<Vec<u32>>,
+    asked: Cell<Option<Instant>>,
+}
+
+impl Keys {
+    /// A task of this slot has come, or been sent on.
+    pub(super) fn came(&self, slot: u16) {
+        let mut counts = self.counts.borrow_mut();
+        if counts.is_empty() {
+            counts.resize(SLOTS, 0);
+        }
+        let count = &mut counts[usize::from(slot)];
+        *count = count.wrapping_add(1);
+    }
+
+    pub(super) fn any(&self) -> bool {
+        !self.counts.borrow().is_empty()
+    }
+
+    pub(super) fn counts(&self) -> Vec<u32> {
+        let counts = self.counts.borrow();
+        if counts.is_empty() { vec![0; SLOTS] } else { counts.clone() }
+    }
+
+    /// Whether it is some time since this was asked.
+    pub(super) fn may_ask_again(&self) -> bool {
+        let may = self.asked.get().is_none_or(|asked| asked.elapsed() >= ASK_EVERY);
+        if may {
+            self.asked.set(Some(Instant::now()));
+        }
+        may
+    }
+}

@@ -1,0 +1,408 @@
+//! How many shards take new tasks: when one more is tried, when it is kept, when one less will do.
+//!
+//! Pure, from what the actors measure. Whether another file helps can't be computed: it depends on
+//! the disk, on the free cores and on what else the tasks do. So it is found out, by hill climbing
+//! with a trial: when submissions wait longer than the target, one shard more is tried, and it is
+//! kept only if throughput or wait got better by a measured margin. A trial that failed is taken
+//! back, and the pause before the next one doubles, as TCP backs off (RFC 6298, 5.5). Going down has
+//! a threshold far from that for going up, and takes longer; a shard that was missed soon after it
+//! was retired makes the next retirement take twice as long. So the number doesn't flap.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// How often figures are wanted while there is traffic: often enough to follow a load within some
+/// seconds, rarely enough to cost nothing beside it.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+/// So many ticks in a row must be over the target before a shard is tried. Together they are what the
+/// trial is compared with, so they must be enough to even out single slow commits.
+const HOT_TICKS: u32 = 10;
+
+/// Shards that spend less of their time in commits than this mostly stand still: what waits there
+/// waits for one commit, and more files don't make that faster.
+const BUSY_TO_GROW: f64 = 0.2;
+
+/// A new shard has nothing in memory and no measurements yet; this long isn't counted.
+const SETTLE_S: f64 = 0.5;
+
+/// How long a trial is measured: as long as what it is compared with. If nothing is stored in that
+/// time, because commits take seconds, so many times as long.
+const TRIAL_S: f64 = 1.0;
+const TRIALS_MAX: f64 = 10.0;
+
+/// What makes a trial a success. Throughput differs by some percent from second to second on a quiet
+/// machine; a shard that costs a thread and a file should bring more than that.
+const FASTER: f64 = 1.10;
+
+/// Waits differ more. They count only if about as much is stored as before: where less comes, all
+/// waits get shorter.
+const SOONER: f64 = 0.80;
+const NO_LOSS: f64 = 0.95;
+
+/// The pause after the first failed trial; it doubles up to the second one. Trials cost little, so
+/// the longest is short enough for a machine whose other work changes with the hours. When
+/// the last failure is longer ago than the third, the next one is taken for the first.
+const PAUSE_MIN_S: f64 = 30.0;
+const PAUSE_MAX_S: f64 = 3_600.0;
+const FORGOTTEN_AFTER_S: f64 = 7_200.0;
+
+/// Before the longest pause is over, a trial is repeated only under another load: one whose
+/// throughput differs by this part. Of the same load the answer is known; where more comes than can
+/// be stored, the waits grow, and another shard is of as little use as before.
+const DIFFERENT: f64 = 0.2;
+
+/// The pause after a shard that couldn't be opened. A full disk or a missing thread may be over soon.
+const RETRY_MIN_S: f64 = 5.0;
+
+/// The load fits into one shard less with much room if the others would be busy for less than this
+/// part of the time, or if it is less than this part of what was once too much for them; and if the
+/// waits are below this part of the target.
+const ROOM: f64 = 0.5;
+
+/// A shard that is wanted again within so many times the delay of its retirement was retired too
+/// soon. Then the delay doubles, up to this many times the setting.
+const MISSED_WITHIN: f64 = 4.0;
+const DELAYS_MAX: f64 = 16.0;
+
+/// What was measured in an interval, of the shards that took tasks in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Figures {
+    /// How long it was.
+    pub(crate) seconds: f64,
+    /// Submissions that were stored, and how long all of them together had waited for that.
+    pub(crate) stored: f64,
+    pub(crate) waited_s: f64,
+    /// How long all shards together were in commits.
+    pub(crate) committing_s: f64,
+    /// Submissions that wait at its end.
+    pub(crate) pending: usize,
+    /// Whether a batch was refused a moment ago.
+    pub(crate) failing: bool,
+    /// How many shards take tasks, and the one of them that would be retired.
+    pub(crate) active: usize,
+    pub(crate) last: usize,
+}
+
+impl Figures {
+    /// The same without what no clock can have measured.
+    fn sane(&self) -> Self {
+        let sane = |value: f64| if value > 0.0 { value.min(1e12) } else { 0.0 };
+        Figures {
+            seconds: sane(self.seconds).min(1e6),
+            stored: sane(self.stored),
+            waited_s: sane(self.waited_s),
+            committing_s: sane(self.committing_s),
+            active: self.active.max(1),
+            ..*self
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.stored == 0.0 && self.pending == 0
+    }
+
+    /// Whether it says nothing: a commit takes longer than the interval.
+    fn is_no_news(&self) -> bool {
+        self.stored == 0.0 && self.pending > 0
+    }
+}
+
+/// The load over some time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Load {
+    /// Submissions stored per second.
+    pub(crate) per_s: f64,
+    /// How long one waited for its commit; 0 where none was stored.
+    pub(crate) wait_s: f64,
+    /// How many shards were in a commit at a time.
+    pub(crate) busy: f64,
+}
+
+impl Load {
+    fn differs_from(&self, other: &Load) -> bool {
+        (self.per_s - other.per_s).abs() > DIFFERENT * self.per_s.max(other.per_s)
+    }
+}
+
+/// The sums of some intervals.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    seconds: f64,
+    stored: f64,
+    waited_s: f64,
+    committing_s: f64,
+}
+
+impl Span {
+    fn add(&mut self, figures: &Figures) {
+        self.seconds += figures.seconds;
+        self.stored += figures.stored;
+        self.waited_s += figures.waited_s;
+        self.committing_s += figures.committing_s;
+    }
+
+    fn of(figures: &Figures) -> Load {
+        let mut span = Span::default();
+        span.add(figures);
+        span.load()
+    }
+
+    fn load(&self) -> Load {
+        let part = |of: f64, by: f64| if by >= 1e-3 { of / by } else { 0.0 };
+        Load {
+            per_s: part(self.stored, self.seconds),
+            wait_s: part(self.waited_s, self.stored),
+            busy: part(self.committing_s, self.seconds),
+        }
+    }
+}
+
+/// What to do now, and the figures behind it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Decision {
+    /// Have one more shard take tasks; then say which, or that there is none.
+    Grow { load: Load },
+    /// The trial was a success: keep it.
+    Keep { shard: usize, before: Load, after: Load },
+    /// The trial made nothing better: retire it.
+    GiveUp { shard: usize, before: Load, after: Load },
+    /// The others have much room.
+    Retire { shard: usize, load: Load },
+}
+
+/// A decision, if there is one, and when figures are wanted again; not before there is traffic, if
+/// that is `None`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Advice {
+    pub(crate) decision: Option<Decision>,
+    pub(crate) again: Option<Duration>,
+}
+
+/// Follows the load. It measures time by the lengths of the intervals that it is told of.
+#[derive(Debug)]
+pub(crate) struct Controller {
+    range: RangeInclusive<usize>,
+    target_s: f64,
+    retire_after_s: f64,
+    now_s: f64,
+    phase: Phase,
+    /// What was over the target without a break, and in how many ticks.
+    hot: Span,
+    hot_ticks: u32,
+    /// What would have fitted into one shard less without a break.
+    quiet: Span,
+    setback: Option<Setback>,
+    /// When a shard may be opened again after that failed, and the pause if it fails once more.
+    retry_at_s: f64,
+    retry_pause_s: f64,
+    /// By number of shards: the throughput at which they were too few.
+    outgrown: Vec<f64>,
+    retired_at_s: Option<f64>,
+    /// How long the others must have room: a multiple of the setting.
+    delay_s: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Watching,
+    /// One more was asked for.
+    Growing {
+        before: Load,
+        from: usize,
+    },
+    Trial {
+        shard: usize,
+        before: Load,
+        from: usize,
+        settled_s: f64,
+        after: Span,
+    },
+}
+
+/// A trial that failed.
+#[derive(Clone, Copy, Debug)]
+struct Setback {
+    /// How many shards there were before it.
+    from: usize,
+    at_s: f64,
+    pause_s: f64,
+    /// The load under which another shard is of no use; none if the load went away meanwhile.
+    known: Option<Load>,
+}
+
+impl Controller {
+    /// `range` is not empty and begins at 1 or above.
+    pub(crate) fn new(
+        range: RangeInclusive<usize>,
+        target: Duration,
+        retire_after: Duration,
+    ) -> Self {
+        let retire_after_s = retire_after.as_secs_f64();
+        Controller {
+            outgrown: vec![0.0; range.end() + 1],
+            range,
+            target_s: target.as_secs_f64(),
+            retire_after_s,
+            now_s: 0.0,
+            phase: Phase::Watching,
+            hot: Span::default(),
+            hot_ticks: 0,
+            quiet: Span::default(),
+            setback: None,
+            retry_at_s: 0.0,
+            retry_pause_s: RETRY_MIN_S,
+            retired_at_s: None,
+            delay_s: retire_after_s,
+        }
+    }
+
+    /// Takes an interval's figures and says what to do.
+    pub(crate) fn advise(&mut self, figures: &Figures) -> Advice {
+        let figures = figures.sane();
+        self.now_s += figures.seconds;
+        let decision = match self.phase {
+            Phase::Watching => self.watch(&figures),
+            Phase::Growing { .. } => None,
+            Phase::Trial { .. } => self.weigh(&figures),
+        };
+        Advice { decision, again: self.again(&figures) }
+    }
+
+    /// The shard that was asked for takes tasks from now on.
+    pub(crate) fn grew(&mut self, shard: usize) {
+        if let Phase::Growing { before, from } = self.phase {
+            let (settled_s, after) = (0.0, Span::default());
+            self.phase = Phase::Trial { shard, before, from, settled_s, after };
+            self.retry_pause_s = RETRY_MIN_S;
+        }
+    }
+
+    /// The shard that was asked for can't be had. Returns how long no other is asked for.
+    pub(crate) fn could_not_grow(&mut self) -> Duration {
+        self.phase = Phase::Watching;
+        let pause_s = self.retry_pause_s;
+        self.retry_at_s = self.now_s + pause_s;
+        self.retry_pause_s = (pause_s * 2.0).min(PAUSE_MAX_S);
+        Duration::from_secs_f64(pause_s)
+    }
+
+    fn watch(&mut self, figures: &Figures) -> Option<Decision> {
+        if figures.is_no_news() {
+            self.quiet.add(figures);
+            return None;
+        }
+        let load = Span::of(figures);
+        let busy = load.busy >= BUSY_TO_GROW * figures.active as f64;
+        if load.wait_s > self.target_s && busy && !figures.failing {
+            self.hot.add(figures);
+            self.hot_ticks += 1;
+        } else {
+            self.cool_down();
+        }
+        if self.hot_ticks >= HOT_TICKS {
+            let load = self.hot.load();
+            self.cool_down();
+            if self.may_try(figures.active, &load) {
+                self.quiet = Span::default();
+                self.phase = Phase::Growing { before: load, from: figures.active };
+                return Some(Decision::Grow { load });
+            }
+        }
+        self.retire(figures, &load)
+    }
+
+    fn cool_down(&mut self) {
+        (self.hot, self.hot_ticks) = (Span::default(), 0);
+    }
+
+    fn may_try(&self, active: usize, load: &Load) -> bool {
+        if active >= *self.range.end() || self.now_s < self.retry_at_s {
+            return false;
+        }
+        let Some(setback) = &self.setback else { return true };
+        let since = self.now_s - setback.at_s;
+        let other = setback.known.is_none_or(|known| known.differs_from(load));
+        active != setback.from || since >= PAUSE_MAX_S || since >= setback.pause_s && other
+    }
+
+    fn retire(&mut self, figures: &Figures, load: &Load) -> Option<Decision> {
+        let fits = figures.active > *self.range.start()
+            && !figures.failing
+            && (figures.is_idle() || self.fits(load, figures.active - 1));
+        if !fits {
+            self.quiet = Span::default();
+            return None;
+        }
+        self.quiet.add(figures);
+        if self.quiet.seconds < self.delay_s {
+            return None;
+        }
+        let load = std::mem::take(&mut self.quiet).load();
+        self.retired_at_s = Some(self.now_s);
+        Some(Decision::Retire { shard: figures.last, load })
+    }
+
+    /// Whether so many shards would have much room under this load.
+    fn fits(&self, load: &Load, shards: usize) -> bool {
+        let outgrown = self.outgrown.get(shards).copied().unwrap_or(0.0);
+        let room = load.busy <= ROOM * shards as f64 || load.per_s <= ROOM * outgrown;
+        room && load.wait_s <= ROOM * self.target_s
+    }
+
+    fn weigh(&mut self, figures: &Figures) -> Option<Decision> {
+        let Phase::Trial { shard, before, from, settled_s, after } = &mut self.phase else {
+            return None;
+        };
+        if *settled_s < SETTLE_S {
+            *settled_s += figures.seconds;
+            return None;
+        }
+        after.add(figures);
+        let no_news = after.stored == 0.0 && figures.pending > 0;
+        if after.seconds < TRIAL_S || no_news && after.seconds < TRIAL_S * TRIALS_MAX {
+            return None;
+        }
+        let (shard, before, from, after) = (*shard, *before, *from, after.load());
+        self.phase = Phase::Watching;
+        let faster = after.per_s >= before.per_s * FASTER;
+        let sooner = after.wait_s <= before.wait_s * SOONER;
+        if faster || sooner && after.per_s >= before.per_s * NO_LOSS {
+            self.keep(from, &before);
+            return Some(Decision::Keep { shard, before, after });
+        }
+        let less = after.per_s < before.per_s * NO_LOSS && after.wait_s <= self.target_s;
+        let went_away = less || figures.failing;
+        let recent = self.setback.filter(|last| self.now_s - last.at_s < FORGOTTEN_AFTER_S);
+        let pause_s = recent.map_or(PAUSE_MIN_S, |setback| setback.pause_s * 2.0).min(PAUSE_MAX_S);
+        let known = (!went_away).then_some(before);
+        self.setback = Some(Setback { from, at_s: self.now_s, pause_s, known });
+        Some(Decision::GiveUp { shard, before, after })
+    }
+
+    fn keep(&mut self, from: usize, before: &Load) {
+        if let Some(outgrown) = self.outgrown.get_mut(from) {
+            *outgrown = before.per_s;
+        }
+        if let Some(retired_at_s) = self.retired_at_s.take() {
+            let missed = self.now_s - retired_at_s < self.delay_s * MISSED_WITHIN;
+            let delays = if missed { self.delay_s / self.retire_after_s * 2.0 } else { 1.0 };
+            self.delay_s = self.retire_after_s * delays.min(DELAYS_MAX);
+        }
+    }
+
+    fn again(&self, figures: &Figures) -> Option<Duration> {
+        let watching = matches!(self.phase, Phase::Watching);
+        if !watching || !figures.is_idle() {
+            return Some(TICK);
+        }
+        // in an idle queue nothing changes until a retirement is due
+        (figures.active > *self.range.start()).then(|| {
+            let left_s = (self.delay_s - self.quiet.seconds).clamp(0.0, 1e6);
+            Duration::from_secs_f64(left_s).max(TICK)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
