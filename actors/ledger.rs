@@ -7,7 +7,7 @@
 mod answer;
 mod gauges;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -26,7 +26,7 @@ use super::worker::Worker;
 use crate::attempt::{Attempt, AttemptEnd, CachedInput};
 use crate::clock::Timestamp;
 use crate::error::{Result, StoreError};
-use crate::record::{ShardId, TaskId};
+use crate::record::{BySequence, Sequences, ShardId, TaskId};
 use crate::result::TaskResult;
 use crate::store::{DeliveryEnd, Memory, SqliteStore};
 use crate::submission::Target;
@@ -152,7 +152,7 @@ pub(crate) struct ShardLedger {
     /// Claimed and not settled, by sequence number.
     attempts: Mutex<BySequence<Arc<Attempt>>>,
     /// Results on their way to targets in memory.
-    delivering: Mutex<HashSet<u64, SequenceHasher>>,
+    delivering: Mutex<Sequences>,
     /// How many of those are kept for mailboxes, whose own limits bound them.
     kept_results: AtomicUsize,
     /// Bytes of the results that the CallbackActor hasn't taken over yet.
@@ -178,40 +178,6 @@ pub(crate) struct ShardLedger {
 }
 
 type Watchers = BySequence<Vec<oneshot::Sender<Result<TaskResult>>>>;
-
-/// A map by sequence number.
-pub(crate) type BySequence<T> = HashMap<u64, T, SequenceHasher>;
-
-/// Hashes sequence numbers: our own, and ascending, so nobody can make them collide. Fibonacci
-/// hashing (Knuth, The Art of Computer Programming, vol. 3, 6.4) spreads them at the cost of one
-/// multiplication.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct SequenceHasher(u64);
-
-impl std::hash::BuildHasher for SequenceHasher {
-    type Hasher = Self;
-
-    fn build_hasher(&self) -> Self {
-        SequenceHasher(0)
-    }
-}
-
-impl std::hash::Hasher for SequenceHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(self.0 ^ u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, sequence: u64) {
-        let mixed = sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
-}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // plain maps: a panic under the lock leaves them usable
@@ -292,7 +258,7 @@ impl ShardLedger {
         lock(&self.attempts)
     }
 
-    pub(crate) fn delivering(&self) -> MutexGuard<'_, HashSet<u64, SequenceHasher>> {
+    pub(crate) fn delivering(&self) -> MutexGuard<'_, Sequences> {
         lock(&self.delivering)
     }
 

@@ -1,6 +1,7 @@
 //! The nouns that are stored: ids, statuses, outcomes, records.
 
 mod id;
+mod sequences;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use id::SEQUENCE_MAX;
 pub use id::{ParseTaskIdError, ShardId, TaskId};
+pub(crate) use sequences::{BySequence, Sequences};
 
 use crate::clock::Timestamp;
 use crate::codec::{self, Codec, CodecError};

@@ -79,7 +79,8 @@ pub struct Submit {
     pub(crate) key: Option<Arc<str>>,
     priority: Option<i16>,
     start: Start,
-    overrides: Overrides,
+    /// Boxed, because few submissions have any, and all are moved from place to place.
+    overrides: Option<Box<Overrides>>,
     callbacks: Vec<Arc<str>>,
     pub(crate) targets: Vec<Target>,
     pub(crate) permit: Option<Permit>,
@@ -136,7 +137,7 @@ impl Submit {
             key: None,
             priority: None,
             start: Start::Now,
-            overrides: Overrides::default(),
+            overrides: None,
             callbacks: Vec::new(),
             targets: Vec::new(),
             permit: None,
@@ -190,7 +191,7 @@ impl Submit {
     /// How many failures end the task, from 1 to 1,000.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
-        self.overrides.max_attempts = Some(attempts);
+        self.overrides.get_or_insert_default().max_attempts = Some(attempts);
         self
     }
 
@@ -198,7 +199,7 @@ impl Submit {
     /// then; a blocking one is told by its context and keeps its slot until it returns.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.overrides.timeout = Some(timeout);
+        self.overrides.get_or_insert_default().timeout = Some(timeout);
         self
     }
 
@@ -207,7 +208,7 @@ impl Submit {
     /// part of it.
     #[must_use]
     pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
-        self.overrides.backoff = Some((min, max));
+        self.overrides.get_or_insert_default().backoff = Some((min, max));
         self
     }
 
@@ -279,7 +280,7 @@ impl Submit {
             let found = registry.get(callback).filter(|found| found.role != Role::Task);
             found.ok_or_else(|| Error::UnknownTask { name: callback.to_string() })?;
         }
-        check_overrides(&self.overrides, self.callbacks.len())?;
+        check_overrides(self.overrides.as_deref(), self.callbacks.len())?;
         let queue = match &self.queue {
             None => queues.of_definition.get(index).copied().unwrap_or_default(),
             Some(name) => queues.find(name)?,
@@ -375,11 +376,12 @@ impl QueuesOf<'_> {
 }
 
 /// A submission's overrides have the ranges of a definition's options.
-fn check_overrides(overrides: &Overrides, callbacks: usize) -> Result<()> {
-    let Overrides { max_attempts, timeout, backoff } = *overrides;
-    let options = TaskOptions { max_attempts, timeout, backoff, ..TaskOptions::default() };
-    if let Some((option, given, allowed)) = options.mistakes().into_iter().next() {
-        return Err(Error::InvalidOption { option, given, allowed });
+fn check_overrides(overrides: Option<&Overrides>, callbacks: usize) -> Result<()> {
+    if let Some(&Overrides { max_attempts, timeout, backoff }) = overrides {
+        let options = TaskOptions { max_attempts, timeout, backoff, ..TaskOptions::default() };
+        if let Some((option, given, allowed)) = options.mistakes().into_iter().next() {
+            return Err(Error::InvalidOption { option, given, allowed });
+        }
     }
     if callbacks > CALLBACKS_MAX {
         let (option, given) = ("callbacks", callbacks.to_string());

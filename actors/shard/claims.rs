@@ -196,14 +196,15 @@ impl<S: ShardStore> ShardActor<S> {
             Ok(input) => (input, None),
             Err(failure) => (Input::Cached(None), Some(failure)),
         };
+        let overrides = claim.overrides.as_deref().copied().unwrap_or_default();
         let attempt = Attempt {
             lasts_ns: lasts_ns(&definition),
             id: claim.id,
             counters: claim.counters,
             priority: claim.priority,
             submitted_at: claim.submitted_at,
-            retry: retry_policy(&definition, &claim.overrides, &self.shared.settings),
-            timeout: claim.overrides.timeout.or(definition.options.timeout).or(self
+            retry: retry_policy(&definition, &overrides, &self.shared.settings),
+            timeout: overrides.timeout.or(definition.options.timeout).or(self
                 .shared
                 .settings
                 .tasks

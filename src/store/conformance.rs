@@ -106,7 +106,7 @@ fn task(definition: usize) -> NewTask {
         due_at: None,
         volatile: false,
         callbacks: None,
-        overrides: Overrides::default(),
+        overrides: None,
     }
 }
 

@@ -4,12 +4,11 @@
 //! adds one step; after some steps, all of them are folded into one. So a task costs no write of its
 //! own for this, and a recovery looks at no row that nobody had in hand.
 
-use std::collections::HashSet;
-
 use rusqlite::{Connection, params};
 
 use super::work::Work;
 use crate::error::{StoreError, StoreErrorKind};
+use crate::record::Sequences;
 
 /// How many steps the log has at most: enough that folding costs little, and all fit in a few pages.
 const STEPS_MAX: i64 = 64;
@@ -23,7 +22,7 @@ const CLEAR: &str = "delete from in_hand";
 /// The rows in hand, as the last commit left them.
 #[derive(Debug, Default)]
 pub(super) struct InHand {
-    rows: HashSet<u64>,
+    rows: Sequences,
     /// The number of the next step.
     step: i64,
 }
@@ -43,7 +42,7 @@ impl InHand {
         let fault = super::fault::store_error;
         let mut select = connection.prepare(LOG).map_err(fault)?;
         let mut steps = select.query([]).map_err(fault)?;
-        let mut rows = HashSet::new();
+        let mut rows = Sequences::default();
         while let Some(step) = steps.next().map_err(fault)? {
             for row in read_runs(&step.get::<_, Vec<u8>>(0).map_err(fault)?)? {
                 rows.remove(&row);

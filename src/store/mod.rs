@@ -78,7 +78,7 @@ pub(crate) struct NewTask {
     pub(crate) volatile: bool,
     /// Durable callbacks to insert when the task ends.
     pub(crate) callbacks: Option<Arc<[Arc<str>]>>,
-    pub(crate) overrides: Overrides,
+    pub(crate) overrides: Option<Box<Overrides>>,
 }
 
 /// The task whose end a callback reports.
@@ -221,7 +221,7 @@ pub(crate) struct Claim {
     pub(crate) priority: i16,
     pub(crate) submitted_at: Timestamp,
     pub(crate) input: ClaimInput,
-    pub(crate) overrides: Overrides,
+    pub(crate) overrides: Option<Box<Overrides>>,
     pub(crate) callbacks: Option<Arc<[Arc<str>]>>,
     pub(crate) volatile: bool,
     pub(crate) parent: Option<Parent>,

@@ -186,10 +186,10 @@ pub(super) struct Details {
 impl Details {
     /// The details of a submission, as they are stored.
     pub(super) fn of_task(task: &NewTask) -> Option<String> {
-        let overrides = &task.overrides;
-        if task.callbacks.is_none() && task.key.is_none() && *overrides == Overrides::default() {
+        if task.callbacks.is_none() && task.key.is_none() && task.overrides.is_none() {
             return None;
         }
+        let overrides = task.overrides.as_deref().copied().unwrap_or_default();
         let millis = |duration: Duration| duration.as_millis() as u64;
         let names = task.callbacks.iter().flat_map(|names| names.iter());
         Details {
@@ -219,13 +219,14 @@ impl Details {
         text.map_or_else(|| Some(Details::default()), |text| serde_json::from_str(text).ok())
     }
 
-    pub(super) fn overrides(&self) -> Overrides {
+    pub(super) fn overrides(&self) -> Option<Box<Overrides>> {
         let millis = Duration::from_millis;
-        Overrides {
+        let overrides = Overrides {
             max_attempts: self.max_attempts,
             timeout: self.timeout_ms.map(millis),
             backoff: self.backoff_ms.map(|(min, max)| (millis(min), millis(max))),
-        }
+        };
+        (overrides != Overrides::default()).then(|| Box::new(overrides))
     }
 
     /// The parent of the row that has these details.

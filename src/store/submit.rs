@@ -201,7 +201,7 @@ impl Work<'_> {
                 }
                 None => ClaimInput::Cached,
             },
-            overrides: task.overrides,
+            overrides: task.overrides.clone(),
             callbacks: task.callbacks.clone(),
             volatile: task.volatile,
             parent: None,

@@ -66,7 +66,7 @@ fn task() -> NewTask {
         due_at: None,
         volatile: false,
         callbacks: None,
-        overrides: Overrides::default(),
+        overrides: None,
     }
 }
 

@@ -124,7 +124,7 @@ pub(super) async fn what_is_claimed_carries_what_was_submitted<F: Factory>(facto
         priority: -7,
         volatile: true,
         callbacks: Some(callbacks.clone()),
-        overrides,
+        overrides: Some(Box::new(overrides)),
         ..task(QUICK)
     };
     let cached = NewTask { payload: None, ..task(MAIL) };
@@ -140,7 +140,10 @@ pub(super) async fn what_is_claimed_carries_what_was_submitted<F: Factory>(facto
         let [in_memory, stored] = &claims[..] else { panic!("two were claimed: {claims:?}") };
         assert!(matches!(in_memory.input, ClaimInput::Cached));
         assert_eq!((stored.definition, stored.priority, stored.volatile), (QUICK, -7, true));
-        assert_eq!((stored.overrides, stored.submitted_at), (overrides, FIRST_DAY));
+        assert_eq!(
+            (stored.overrides.as_deref(), stored.submitted_at),
+            (Some(&overrides), FIRST_DAY)
+        );
         assert_eq!(stored.callbacks, Some(callbacks.clone()));
         let ClaimInput::Encoded(encoded) = &stored.input else { panic!("{:?}", stored.input) };
         assert_eq!((encoded.codec, &encoded.bytes[..]), (Codec::Json, &b"payload"[..]));
