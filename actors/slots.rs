@@ -63,6 +63,16 @@ impl State {
     }
 }
 
+/// What may wait behind slots that are taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Behind {
+    /// How long it takes from the end of an attempt until another is claimed and with the worker, in
+    /// nanoseconds: what could wait for no longer than that may.
+    pub(crate) turnaround_ns: u64,
+    /// How many attempts at most.
+    pub(crate) max: usize,
+}
+
 /// What a shard waits for: so many slots for tasks of which the first has this rank.
 #[derive(Clone, Copy, Debug, Default)]
 struct Want {
@@ -144,23 +154,15 @@ impl Slots {
 
     /// Takes up to `wanted` credits for `shard`: free slots first, spread over the workers.
     ///
-    /// `turnaround_ns` is how long it takes from the end of an attempt until another is claimed and
-    /// with the worker: what could wait behind a slot for no longer than that waits there. With 0
-    /// nothing does.
-    pub(crate) fn take(
-        self: &Arc<Self>,
-        shard: ShardId,
-        wanted: &Wanted,
-        turnaround_ns: u64,
-    ) -> Grant {
-        self.take_at(shard, wanted, turnaround_ns, Instant::now())
+    pub(crate) fn take(self: &Arc<Self>, shard: ShardId, wanted: &Wanted, behind: Behind) -> Grant {
+        self.take_at(shard, wanted, behind, Instant::now())
     }
 
     fn take_at(
         self: &Arc<Self>,
         shard: ShardId,
         wanted: &Wanted,
-        turnaround_ns: u64,
+        behind: Behind,
         now: Instant,
     ) -> Grant {
         let mut grant = self.nothing(wanted.paused.clone());
@@ -180,7 +182,7 @@ impl Slots {
             grant.places.insert(limited.queue, granted);
             tasks += granted;
         }
-        let behind = self.levels_behind(state, turnaround_ns);
+        let levels = self.levels_behind(state, behind.turnaround_ns);
         let free = self.free(state);
         let kept = state.kept_before(shard, wanted.head, now).min(free);
         let allowed = tasks.min(free - kept);
@@ -191,9 +193,11 @@ impl Slots {
         let used = state.used.clone();
         let level = |worker: usize| match used[worker] < self.concurrency {
             true => 0,
-            false => behind[worker],
+            false => levels[worker],
         };
-        let unmet = spread(&mut state.used, left, level, &mut grant.behind);
+        let wanted_behind = left.min(behind.max);
+        let refused = spread(&mut state.used, wanted_behind, level, &mut grant.behind);
+        let unmet = left - wanted_behind + refused;
         if left > 0 {
             // a place behind a slot is no promise: only quick tasks may have it
             state.waiting.insert(shard, Want { tasks: unmet, head: wanted.head });
@@ -218,7 +222,6 @@ impl Slots {
             let slots = self.concurrency as u64;
             let mean_ns = load_ns / (*used).max(1) as u64;
             let places = match mean_ns {
-                _ if turnaround_ns == 0 => 0,
                 0 => self.prefetch,
                 mean_ns => {
                     let through = (slots.saturating_mul(turnaround_ns) + mean_ns / 2) / mean_ns;

@@ -9,7 +9,7 @@ use crate::actors::incoming::Incoming;
 use crate::actors::ledger::{Done, FinishBatch};
 use crate::actors::messages::Run;
 use crate::actors::outbox::Once;
-use crate::actors::slots::{Grant, UNKNOWN_NS, Wanted};
+use crate::actors::slots::{Behind, Grant, UNKNOWN_NS, Wanted};
 use crate::attempt::{Attempt, AttemptEnd, Input};
 use crate::clock::Timestamp;
 use crate::queues::QueueIndex;
@@ -56,29 +56,32 @@ impl<S: ShardStore> ShardActor<S> {
         if due || moved {
             wanted.guess(GUESS);
         }
-        (!wanted.is_empty()).then(|| slots.take(self.ledger.id, &wanted, self.turnaround_ns()))
+        (!wanted.is_empty()).then(|| slots.take(self.ledger.id, &wanted, self.behind()))
     }
 
     /// How long it takes from the end of an attempt until the next one is with its worker, in
     /// nanoseconds.
     fn turnaround_ns(&self) -> u64 {
-        if self.deliveries_lag() {
-            return 0;
-        }
         let commit = Duration::from_secs_f64(self.commit.0.get().unwrap_or(0.0).clamp(0.0, 1.0));
         u64::try_from((2 * commit + HANDING_OVER).as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Whether results come faster than their targets take them, although these do take them. Then
-    /// nothing is claimed ahead: a result that finds no delivery credit costs a read and a write more,
-    /// and a queue that runs tasks only would never catch up. A mailbox that takes nothing at all
-    /// holds up nobody.
-    fn deliveries_lag(&self) -> bool {
-        if self.delivered_at.elapsed() > LAGS_FOR {
-            return false;
-        }
+    /// What may be claimed ahead.
+    ///
+    /// Where results are delivered, only as many as keep the deliveries within a part of their
+    /// credits: a result that finds none costs a read and a write more, and a queue that only runs
+    /// tasks would never catch up. Targets that take nothing at all hold up nobody.
+    fn behind(&self) -> Behind {
+        let turnaround_ns = self.turnaround_ns();
         let some_wait = self.store.as_ref().is_some_and(|store| store.outlook().undelivered);
-        some_wait || self.ledger.delivering().len() > self.shared.settings.delivery.in_flight / 4
+        let delivering = self.ledger.delivering().len();
+        let idle = delivering == 0 && !some_wait;
+        if idle || self.delivered_at.elapsed() > LAGS_FOR {
+            return Behind { turnaround_ns, max: usize::MAX };
+        }
+        let under_way = delivering + self.ledger.attempts().len();
+        let room = (self.shared.settings.delivery.in_flight / 2).saturating_sub(under_way);
+        Behind { turnaround_ns, max: if some_wait { 0 } else { room } }
     }
 
     /// Whether an attempt keeps its slot for no longer than its worker needs on average to free one

@@ -18,8 +18,11 @@ fn tasks(free: usize) -> Wanted {
     Wanted { free, ..Wanted::default() }
 }
 
-/// A turnaround, in nanoseconds.
-const MS: u64 = 1_000_000;
+/// A millisecond, in nanoseconds.
+const MS_NS: u64 = 1_000_000;
+
+/// A turnaround of that, and no other bound.
+const MS: Behind = Behind { turnaround_ns: MS_NS, max: usize::MAX };
 
 fn freed(attempts: usize, long: u64, alone: bool) -> Freed {
     Freed { attempts, load_ns: long * UNKNOWN_NS, alone, places: Vec::new() }
@@ -402,12 +405,24 @@ fn a_shard_that_has_places_behind_slots_for_all_it_wants_keeps_no_slot_from_othe
 
 #[test]
 fn as_many_wait_behind_slots_as_these_get_through_in_a_turnaround() {
-    for (lasts_ns, places) in [(MS / 10, 80), (MS, 8), (5 * MS, 2), (16 * MS, 1), (17 * MS, 0)] {
+    for (lasts_ns, places) in
+        [(MS_NS / 10, 80), (MS_NS, 8), (5 * MS_NS, 2), (16 * MS_NS, 1), (17 * MS_NS, 0)]
+    {
         let slots = Slots::new(1, 8, 1_000);
         let mut grant = slots.take(A, &tasks(8), MS);
         while grant.assign(false, lasts_ns).is_some() {}
         drop(grant.give_back(true));
         let behind = slots.take(A, &tasks(2_000), MS).places_behind();
         assert_eq!(behind, places, "with attempts of {lasts_ns} ns");
+    }
+}
+
+#[test]
+fn no_more_wait_behind_slots_than_the_shard_has_room_for() {
+    let slots = Slots::new(2, 1, 8);
+    assigned(&slots, A, 2);
+    for max in [0, 3] {
+        let grant = slots.take(A, &tasks(9), Behind { max, ..MS });
+        assert_eq!((grant.slots(), grant.places_behind()), (0, max));
     }
 }
