@@ -84,12 +84,12 @@ impl<S: ShardStore> ShardActor<S> {
         Behind { turnaround_ns, max: if some_wait { 0 } else { room } }
     }
 
-    /// Whether an attempt keeps its slot for no longer than its worker needs on average to free one
-    /// within a turnaround: others may be claimed behind it, and it behind others.
+    /// Whether a worker that is full of such attempts frees a slot within two turnarounds: then others
+    /// may be claimed behind them, and they behind others.
     fn is_quick(&self, definition: &Definition) -> bool {
         let slots = self.shared.settings.workers.concurrency as u64;
         let lasts_ns = definition.service_ns.load(Ordering::Relaxed);
-        lasts_ns > 0 && lasts_ns <= self.turnaround_ns().saturating_mul(slots)
+        lasts_ns > 0 && lasts_ns <= self.turnaround_ns().saturating_mul(2 * slots)
     }
 
     /// What the store may claim against these credits.
