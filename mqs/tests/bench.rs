@@ -212,19 +212,25 @@ fn mixed_says_how_busy_the_slots_were() {
 }
 
 #[test]
-fn auto_measures_each_number_of_shards_in_each_phase() {
-    let rows = measure("auto", &["--seconds", "0.1", "--shards", "2"]);
-    let shards: Vec<&Value> = rows.iter().map(|row| &row["shards"]).collect();
-    assert_eq!(shards, [1, 2]);
+fn auto_measures_each_number_of_shards_and_one_that_adapts_in_each_phase() {
+    let rows = measure("auto", &["--seconds", "0.02", "--shards", "2"]);
+    let shards: Vec<(&Value, &Value)> =
+        rows.iter().map(|row| (&row["shards"], &row["adapts"])).collect();
+    let (one, two) = (Value::from(1), Value::from(2));
+    assert_eq!(shards, [(&one, &false.into()), (&two, &false.into()), (&two, &true.into())]);
     for row in &rows {
         says(row, &[&RATES, &SUBMITS, &ENDS, &COSTS], &[]);
-        assert_eq!(keys(row), ["of_best", "phases"]);
+        lies(row, "tasks_per_s", 0.1, f64::MAX);
     }
     let of_best = |row: &Value, phase: usize| row["of_best"][phase].as_f64().unwrap();
     for phase in 0..5 {
-        let best = rows.iter().map(|row| of_best(row, phase)).fold(0.0, f64::max);
+        let best = rows[..2].iter().map(|row| of_best(row, phase)).fold(0.0, f64::max);
         assert_eq!(best, 1.0, "one of them is the best of phase {phase}");
     }
+    let adapts = &rows[2];
+    let worst = (0..5).map(|phase| of_best(adapts, phase)).fold(f64::INFINITY, f64::min);
+    lies(adapts, "worst_of_best", worst - 0.01, worst + 0.01);
+    assert!(adapts["direction_changes"].is_u64());
 }
 
 #[test]

@@ -1,8 +1,11 @@
-//! `auto`: a load that rises and falls, for each number of shards.
+//! `auto`: a load that rises and falls, for each number of shards, and for one that adapts.
 
+use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use message_queue_sqlite::Queue;
 use serde_json::{Value, json};
 
 use super::client::{all_answered, submit_each};
@@ -20,21 +23,37 @@ const PHASES: [usize; 5] = [16, 256, 2_048, 256, 16];
 /// The most tasks of a round that are timed.
 const TIMED_MAX: usize = 1 << 20;
 
-/// What one round gave: as a whole, and the tasks per second of each phase.
+/// How often the number of shards is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// What takes part: a number of shards that is fixed, or one that adapts and may become this.
+#[derive(Clone, Copy)]
+struct Arm {
+    case: Case,
+    adapts: bool,
+}
+
+/// What one round gave: as a whole, and of each phase the tasks per second and how often the number
+/// of shards went the other way.
 struct Phased {
     tasks: usize,
     whole: Measured,
     phases: [f64; PHASES.len()],
+    turns: usize,
 }
 
-fn run(dir: &Path, case: Case, seconds: f64) -> Result<Phased, AnyError> {
+fn run(dir: &Path, arm: Arm, seconds: f64) -> Result<Phased, AnyError> {
+    let case = arm.case;
     world::block_on(async {
-        let queue = world::start(dir, case, &Gate::open()).await?;
+        let queue = match arm.adapts {
+            true => world::start_adaptive(dir, case).await?,
+            false => world::start(dir, case, &Gate::open()).await?,
+        };
         let listener = Listener::new(TIMED_MAX);
         world::subscribe::<Noop>(&queue, listener.mailbox()).await?;
-        let phase = Duration::from_secs_f64(seconds / PHASES.len() as f64);
+        let phase = Duration::from_secs_f64(seconds);
         let meter = Meter::start(&queue).await?;
-        let (mut sent, mut phases) = (0, [0.0; PHASES.len()]);
+        let (mut sent, mut phases, mut turns) = (0, [0.0; PHASES.len()], 0);
         for (rate, in_flight) in phases.iter_mut().zip(PHASES) {
             let (before, began) = (listener.seen(), Instant::now());
             let next = || {
@@ -45,8 +64,10 @@ fn run(dir: &Path, case: Case, seconds: f64) -> Result<Phased, AnyError> {
                     index
                 })
             };
+            let watched = Watched::start(&queue);
             let window = submit_each(&queue, &listener, in_flight, next).await?;
             all_answered(&window, in_flight).await?;
+            turns = turns.max(watched.turns());
             *rate = (listener.seen() - before) as f64 / began.elapsed().as_secs_f64();
         }
         listener.until(sent).await?;
@@ -54,27 +75,57 @@ fn run(dir: &Path, case: Case, seconds: f64) -> Result<Phased, AnyError> {
         let mut whole = meter.stop(&queue, case.durability, sent).await?;
         (whole.submit, whole.e2e) = listener.latencies();
         world::end(queue).await?;
-        Ok(Phased { tasks: sent, whole, phases })
+        Ok(Phased { tasks: sent, whole, phases, turns })
     })
 }
 
-/// A row for each number of shards from 1 on.
-///
-/// The numbers are fixed while the queue runs. A queue that adapts its number is one more arm: it
-/// takes part in the same rounds, and must reach 0.9 of the best fixed number in each phase.
+/// Counts how often the number of active shards turns: up after down, or down after up.
+struct Watched {
+    looking: tokio::task::JoinHandle<()>,
+    seen: Rc<RefCell<Vec<usize>>>,
+}
+
+impl Watched {
+    fn start(queue: &Queue) -> Self {
+        let (queue, seen) = (queue.clone(), Rc::new(RefCell::new(Vec::new())));
+        let noted = seen.clone();
+        let looking = actix_rt::spawn(async move {
+            loop {
+                noted.borrow_mut().push(queue.shard_counts().active);
+                actix_rt::time::sleep(LOOK_EVERY).await;
+            }
+        });
+        Watched { looking, seen }
+    }
+
+    fn turns(self) -> usize {
+        self.looking.abort();
+        turns(&self.seen.borrow())
+    }
+}
+
+fn turns(numbers: &[usize]) -> usize {
+    let steps = numbers.windows(2).map(|pair| pair[1].cmp(&pair[0]));
+    let steps: Vec<_> = steps.filter(|step| step.is_ne()).collect();
+    steps.windows(2).filter(|pair| pair[0] != pair[1]).count()
+}
+
+/// A row for each number of shards from 1 on, and one for a queue that adapts its number.
 pub(crate) fn measure(bench: &Bench, case: Case) -> Result<Vec<Row>, AnyError> {
     let most = bench.options.shards.unwrap_or_else(|| world::workers().clamp(2, 8));
-    let cases: Vec<Case> = (1..=most).map(|shards| Case { shards, ..case }).collect();
+    let fixed = (1..=most).map(|shards| Arm { case: Case { shards, ..case }, adapts: false });
+    let adaptive = Arm { case: Case { shards: most, ..case }, adapts: true };
+    let arms: Vec<Arm> = fixed.chain([adaptive]).collect();
     let mut rounds: Vec<(Vec<f64>, Vec<Phased>)> =
-        cases.iter().map(|_| (Vec::new(), Vec::new())).collect();
+        arms.iter().map(|_| (Vec::new(), Vec::new())).collect();
     bench.rounds(case, || {
-        for (case, (bares, phased)) in cases.iter().zip(&mut rounds) {
+        for (arm, (bares, phased)) in arms.iter().zip(&mut rounds) {
             let run =
-                |dir: std::path::PathBuf| run(&dir.join("queue"), *case, bench.options.seconds);
+                |dir: std::path::PathBuf| run(&dir.join("queue"), *arm, bench.options.seconds);
             let ran = bench.in_fresh(run)?;
-            let tasks = ran.tasks.max(case.shards);
+            let tasks = ran.tasks.max(arm.case.shards);
             let bare = |dir: std::path::PathBuf| {
-                bare::run(&dir, case.durability.name(), case.shards, tasks)
+                bare::run(&dir, arm.case.durability.name(), arm.case.shards, tasks)
             };
             bares.push(bench.in_fresh(bare)?);
             phased.push(ran);
@@ -83,12 +134,18 @@ pub(crate) fn measure(bench: &Bench, case: Case) -> Result<Vec<Row>, AnyError> {
     })?;
     let phases: Vec<[f64; PHASES.len()]> =
         rounds.iter().map(|(_, phased)| medians(phased)).collect();
-    let best = best(&phases);
-    let rows = cases.iter().zip(&rounds).zip(&phases).map(|((case, (bares, phased)), phases)| {
+    let best = best(&phases[..most]);
+    let rows = arms.iter().zip(&rounds).zip(&phases).map(|((arm, (bares, phased)), phases)| {
         let whole: Vec<Measured> = phased.iter().map(|phased| phased.whole.clone()).collect();
         let of_best: Vec<f64> = phases.iter().zip(best).map(|(rate, best)| rate / best).collect();
-        let row = Row::of(*case, bares, &whole);
-        row.with("phases", figures(phases)).with("of_best", figures(&of_best))
+        let row = Row::of(arm.case, bares, &whole).with("adapts", arm.adapts);
+        let row = row.with("phases", figures(phases)).with("of_best", figures(&of_best));
+        if !arm.adapts {
+            return row;
+        }
+        let worst = of_best.iter().copied().fold(f64::INFINITY, f64::min);
+        let turns = phased.iter().map(|phased| phased.turns).max().unwrap_or_default();
+        row.with("worst_of_best", worst).with("direction_changes", turns)
     });
     Ok(rows.collect())
 }
@@ -112,6 +169,13 @@ fn figures(rates: &[f64]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_turn_is_a_step_the_other_way() {
+        assert_eq!(turns(&[]), 0);
+        assert_eq!(turns(&[1, 1, 2, 2, 3]), 0);
+        assert_eq!(turns(&[1, 2, 1, 1, 2, 3]), 2);
+    }
 
     #[test]
     fn the_best_of_each_phase_may_be_of_different_numbers_of_shards() {

@@ -26,7 +26,7 @@ pub(crate) enum Scenario {
     Reopen,
     /// 1 ms and 50 ms tasks, two priorities, delays: how busy the slots are
     Mixed,
-    /// a load that rises and falls, for each number of shards
+    /// a load that rises and falls, for each number of shards and for one that adapts
     Auto,
     /// a queue without work
     Idle,
@@ -83,7 +83,7 @@ const fn after(end: &'static str, bound: Bound) -> Goal {
 }
 
 /// What must be reached, on any machine: all but the times of `reopen` are ratios.
-const GOALS: [Goal; 21] = [
+const GOALS: [Goal; 23] = [
     of(Single, Normal, 1, "ratio", AtLeast(0.60)),
     of(Single, Normal, 2, "ratio", AtLeast(0.50)),
     of(Single, Full, 1, "ratio", AtLeast(0.65)),
@@ -102,6 +102,8 @@ const GOALS: [Goal; 21] = [
     after("clean", AtMost(1000.0)),
     after("unclean", AtMost(2000.0)),
     of_all(Mixed, "busy_ratio", AtLeast(0.95)),
+    of_all(Auto, "worst_of_best", AtLeast(0.90)),
+    of_all(Auto, "direction_changes", AtMost(1.0)),
     of_all(Idle, "cpu_percent", AtMost(0.1)),
     of_all(Idle, "row_writes", AtMost(0.0)),
     of_all(Idle, "commits", AtMost(0.0)),

@@ -76,6 +76,12 @@ pub(crate) async fn start(dir: &Path, case: Case, gate: &Gate) -> Result<Queue, 
     Ok(builder.register::<Noop>().register::<hold_slot::Task>().start().await?)
 }
 
+/// Starts a queue for no-op tasks whose number of shards adapts, between one and so many.
+pub(crate) async fn start_adaptive(dir: &Path, case: Case) -> Result<Queue, AnyError> {
+    let builder = builder(dir, case.durability, 1).shards_between(1, case.shards);
+    Ok(builder.register::<Noop>().start().await?)
+}
+
 /// Ends a queue whose tasks are over.
 pub(crate) async fn end(queue: Queue) -> Result<(), AnyError> {
     closed(queue.shutdown(DEADLINE).await?)
