@@ -84,12 +84,13 @@ impl<S: ShardStore> ShardActor<S> {
         Behind { turnaround_ns, max: if some_wait { 0 } else { room } }
     }
 
-    /// Whether a worker that is full of such attempts frees a slot within two turnarounds: then others
-    /// may be claimed behind them, and they behind others.
-    fn is_quick(&self, definition: &Definition) -> bool {
+    /// How long attempts of this definition take, if a worker that is full of them frees a slot within
+    /// two turnarounds: then others may be claimed behind them, and they behind others.
+    fn quick_ns(&self, definition: &Definition) -> Option<u64> {
         let slots = self.shared.settings.workers.concurrency as u64;
         let lasts_ns = definition.service_ns.load(Ordering::Relaxed);
-        lasts_ns > 0 && lasts_ns <= self.turnaround_ns().saturating_mul(2 * slots)
+        let most = self.turnaround_ns().saturating_mul(2 * slots);
+        (lasts_ns > 0 && lasts_ns <= most).then_some(lasts_ns)
     }
 
     /// What the store may claim against these credits.
@@ -103,7 +104,9 @@ impl<S: ShardStore> ShardActor<S> {
         ClaimBudget {
             slots: grant.slots(),
             prefetch: grant.places_behind(),
-            quick: definitions.iter().map(|definition| self.is_quick(definition)).collect(),
+            quick: definitions.iter().map(|definition| self.quick_ns(definition)).collect(),
+            // what all slots get through in a turnaround
+            behind_ns: self.turnaround_ns().saturating_mul(self.shared.slots.all() as u64),
             queues,
             suspect: false,
         }

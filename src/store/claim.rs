@@ -116,7 +116,7 @@ impl Work<'_> {
         let departed: HashSet<Place> = self.changes.departures.iter().map(|(_, at)| *at).collect();
         let mut windows = self.store.windows.merged(|kind| self.store.has_budget(kind, &queues));
         // nothing is to wait behind what may take long
-        let mut all_quick = true;
+        let (mut all_quick, mut behind_ns) = (true, 0_u64);
         while slots + prefetch > 0 {
             let stored = windows.peek();
             let first = match (stored, others.peek()) {
@@ -138,17 +138,18 @@ impl Work<'_> {
                 _ => others.peek().copied(),
             };
             let kind = next.and_then(|next| self.kind(next.kind));
-            let quick = |definition: usize| claim.quick.get(definition).copied().unwrap_or(false);
             if let (Some(Candidate { kind: id, what, .. }), Some(kind)) = (next, kind)
                 && queues.left(kind.queue) > 0
                 && let Some(definition) = kind.definition
             {
                 let prefetched = slots == 0;
-                all_quick &= quick(definition);
+                let lasts_ns = claim.quick.get(definition).copied().flatten();
+                all_quick &= lasts_ns.is_some();
                 if !prefetched {
                     slots -= 1;
-                } else if all_quick {
+                } else if all_quick && behind_ns < claim.behind_ns {
                     prefetch -= 1;
+                    behind_ns = behind_ns.saturating_add(lasts_ns.unwrap_or_default());
                 } else {
                     break;
                 }

@@ -127,8 +127,10 @@ pub(crate) struct ClaimBudget {
     pub(crate) slots: usize,
     /// Places behind busy slots: only definitions that are known to be quick.
     pub(crate) prefetch: usize,
-    /// Which definitions are quick, by index; a missing entry isn't.
-    pub(crate) quick: Vec<bool>,
+    /// How long attempts of quick definitions take, in nanoseconds, by index; others have none.
+    pub(crate) quick: Vec<Option<u64>>,
+    /// Up to how long those behind slots take in all, but for the last of them, in nanoseconds.
+    pub(crate) behind_ns: u64,
     /// How many of each named queue.
     pub(crate) queues: QueueBudget,
     /// Claim one suspect and nothing else.

@@ -78,7 +78,7 @@ pub(super) fn config() -> ProptestConfig {
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let limit = prop::option::weighted(0.4, 0..3usize);
     let suspect = prop::bool::weighted(0.15);
-    let apply = (vec(item(), 0..6), 0..6usize, 0..3usize, suspect, 0..4usize, limit);
+    let apply = (vec(item(), 0..6), 0..6usize, 0..4usize, suspect, 0..4usize, limit);
     let apply = apply.prop_map(|(items, slots, prefetch, suspect, deliver, limit)| Step::Apply {
         items,
         slots,
@@ -154,13 +154,13 @@ impl<F: Factory> Pair<F> {
         let Pair { world, model } = self;
         match step {
             Step::Apply { items, slots, prefetch, suspect, deliver, limit } => {
-                let quick = (0..NAMES.len()).map(|index| index == QUICK).collect();
+                let quick = (0..NAMES.len()).map(|index| (index == QUICK).then_some(5)).collect();
                 let named = world.options.queues.get_or_add("named");
                 let mut claim = if *suspect {
                     ClaimBudget { suspect: true, ..ClaimBudget::default() }
                 } else {
                     let (slots, prefetch) = (*slots, *prefetch);
-                    ClaimBudget { slots, prefetch, quick, ..ClaimBudget::default() }
+                    ClaimBudget { slots, prefetch, quick, behind_ns: 6, ..ClaimBudget::default() }
                 };
                 if let Some(tasks) = limit {
                     claim.queues.limit(named, *tasks);

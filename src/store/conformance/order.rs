@@ -103,9 +103,10 @@ pub(super) async fn a_batch_claims_what_it_makes_ready_itself<F: Factory>(factor
 pub(super) async fn places_behind_slots_are_for_quick_definitions_only<F: Factory>(factory: F) {
     let mut world = World::new(factory);
     let id = world.submit(vec![task(QUICK), task(QUICK), task(MAIL), task(QUICK)]).await;
-    let mut quick = vec![false; 2];
-    quick[QUICK] = true;
-    let claim = ClaimBudget { slots: 1, prefetch: 5, quick, ..ClaimBudget::default() };
+    let mut quick = vec![None; 2];
+    quick[QUICK] = Some(1);
+    let claim =
+        ClaimBudget { slots: 1, prefetch: 5, quick, behind_ns: 99, ..ClaimBudget::default() };
     let claims = world.apply(Batch { claim, ..world.batch() }).await.claims;
     assert_eq!(ids(&claims), id[..2], "a slow one isn't overtaken for a place behind a slot");
     assert_eq!(claims.iter().map(|claim| claim.prefetched).collect::<Vec<_>>(), [false, true]);
