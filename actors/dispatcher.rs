@@ -143,6 +143,13 @@ impl Dispatcher {
             let shard = id.shard();
             let ledger = self.shared.shard(shard);
             let ledger = ledger.ok_or(Error::NotFound { id })?;
+            if key.is_some_and(|key| self.shared.shard_of_key(key) != shard) {
+                return Err(Error::InvalidOption {
+                    option: "with_id",
+                    given: format!("{id}, in another shard than its key's tasks by now"),
+                    allowed: "an id of the key's shard; look it up, and submit anew what isn't stored",
+                });
+            }
             return usable(ledger).map(|()| shard.index());
         }
         if let Some(key) = key {
@@ -181,6 +188,11 @@ impl Dispatcher {
     /// For each slot of ordering keys how many tasks have come and been sent on; it goes up only.
     pub(super) fn slots_sent(&self) -> Vec<u32> {
         self.keys.counts()
+    }
+
+    /// How many redrives have been sent on; it goes up only.
+    pub(super) fn redrives_sent(&self) -> u32 {
+        self.keys.redrives()
     }
 
     /// The slots of which a task waits here.
@@ -286,6 +298,9 @@ impl Actor for Dispatcher {
 }
 
 /// A bulk submission has more than `limits.bulk` tasks.
+/// What is wrong with a bulk submission whose keys are in several shards.
+pub(crate) const KEYS_APART: &str = "keys of several shards in one bulk";
+
 pub(crate) fn too_many(tasks: usize) -> Error {
     Error::InvalidOption {
         option: "tasks",
@@ -352,7 +367,7 @@ impl Handler<SubmitAll> for Dispatcher {
             if keys.any(|other| Some(dispatcher.shared.shard_of_key(other)) != shard) {
                 return Err(Error::InvalidOption {
                     option: "key",
-                    given: "keys of several shards in one bulk".into(),
+                    given: KEYS_APART.into(),
                     allowed: "keys of one shard, because a bulk is stored in one transaction",
                 });
             }
@@ -435,6 +450,7 @@ impl Handler<Redrive> for Dispatcher {
     type Result = ResponseFuture<Result<RedriveOutcome>>;
 
     fn handle(&mut self, Redrive(id): Redrive, _: &mut DispatcherContext) -> Self::Result {
+        self.keys.redriven();
         match self.ledger_of(id) {
             Ok(ledger) => ask(ledger, |ledger, answer| ledger.link.send(RedriveRow { id, answer })),
             Err(Error::NotFound { .. }) => Box::pin(async { Ok(RedriveOutcome::NotFound) }),

@@ -24,6 +24,8 @@ const GRACE: Duration = Duration::from_secs(5);
 pub(super) async fn drain(shared: &Arc<Shared>, deadline: Duration) -> ShutdownReport {
     let started = Instant::now();
     shared.enter(Phase::Draining);
+    // what was given back before belonged to paused queues
+    let released_before = shared.released();
     shared.admission.close();
     quiesce(shared, false);
     let mut report = ShutdownReport::default();
@@ -49,7 +51,7 @@ pub(super) async fn drain(shared: &Arc<Shared>, deadline: Duration) -> ShutdownR
     for (task, name) in &report.left_behind {
         tracing::warn!(%task, name, "an attempt did not end in time; its thread is left");
     }
-    report.released = shared.released();
+    report.released = shared.released().saturating_sub(released_before);
     for ledger in &shared.shards {
         report.undelivered += ledger.delivering().len() as u64;
         report.waiting += waiting(shared, ledger.id).await;

@@ -69,6 +69,8 @@ pub(crate) struct ShardActor<S: ShardStore> {
     /// Seconds and rows of a commit, and seconds of an attempt.
     commit: (Smoothed, Smoothed),
     service: Smoothed,
+    /// Whether it wakes itself in a moment, because free slots are kept for another shard.
+    looks_soon: bool,
     /// When the last deliveries ended.
     delivered_at: tokio::time::Instant,
     /// Since when a flush lets others run first.
@@ -154,6 +156,7 @@ impl<S: ShardStore> ShardActor<S> {
             flushed: tokio::time::Instant::now(),
             commit: Default::default(),
             service: Smoothed::default(),
+            looks_soon: false,
             delivered_at: tokio::time::Instant::now(),
             gathering: None,
             timer: None,

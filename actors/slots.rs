@@ -120,6 +120,7 @@ pub(crate) struct Freed {
 #[derive(Debug)]
 pub(crate) struct Grant {
     slots: Arc<Slots>,
+    shard: ShardId,
     /// Worker → free slots granted.
     free: BTreeMap<usize, usize>,
     /// Worker → places behind its slots granted.
@@ -165,12 +166,17 @@ impl Slots {
         behind: Behind,
         now: Instant,
     ) -> Grant {
-        let mut grant = self.nothing(wanted.paused.clone());
+        let mut grant = self.nothing(shard, wanted.paused.clone());
+        let mut state = self.lock();
+        let was_called = state.called.remove(&shard).is_some();
         if wanted.is_empty() {
+            // it has nothing any more, so nothing is to be kept for it
+            state.waiting.remove(&shard);
+            if was_called && state.alone.is_none() {
+                grant.wake = state.call(now);
+            }
             return grant;
         }
-        let mut state = self.lock();
-        state.called.remove(&shard);
         if state.alone.is_some() {
             state.waiting.insert(shard, wanted.want());
             return grant;
@@ -233,10 +239,10 @@ impl Slots {
         state.used.iter().zip(&state.load_ns).map(level).collect()
     }
 
-    fn nothing(self: &Arc<Self>, paused: Vec<QueueIndex>) -> Grant {
+    fn nothing(self: &Arc<Self>, shard: ShardId, paused: Vec<QueueIndex>) -> Grant {
         let (free, behind, load_ns, places) = Default::default();
         let (slots, wake, alone) = (self.clone(), BTreeSet::new(), false);
-        Grant { slots, free, behind, load_ns, wake, places, paused, alone }
+        Grant { slots, shard, free, behind, load_ns, wake, places, paused, alone }
     }
 
     /// Asks for the whole queue, to run one suspect of `shard` alone. While somebody waits for
@@ -251,7 +257,7 @@ impl Slots {
         }
         state.alone = Some(Alone { shard, runs: true });
         state.used[0] += 1;
-        let mut grant = self.nothing(wanted.paused);
+        let mut grant = self.nothing(shard, wanted.paused);
         grant.free.insert(0, 1);
         grant.alone = true;
         Some(grant)
@@ -448,6 +454,12 @@ impl Grant {
     /// ever.
     fn return_unused(&mut self, alone: bool) -> Vec<ShardId> {
         let mut wake: Vec<ShardId> = std::mem::take(&mut self.wake).into_iter().collect();
+        if !self.free.is_empty() && !self.alone {
+            // it had more slots than tasks: what it said that it wants was a guess
+            let mut state = self.slots.lock();
+            state.waiting.remove(&self.shard);
+            state.called.remove(&self.shard);
+        }
         for (queue, count) in std::mem::take(&mut self.places) {
             if count > 0 {
                 wake.extend(self.slots.lock().give_places(queue, count));

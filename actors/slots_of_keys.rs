@@ -11,36 +11,41 @@ use super::messages::{MoveSlots, SlotsInUse};
 use super::system::Shared;
 use crate::error::{Error, Result, StartError, StoreError, StoreErrorKind};
 use crate::keys::{SLOTS, place_slots};
+use crate::record::ShardId;
 use crate::store::shard_file;
 
-/// For each slot the shard that has tasks of it.
-///
-/// # Errors
-///
-/// If one of the shards doesn't answer: then nobody knows which slots may move.
-pub(super) async fn slots_in_use(ledgers: &[Arc<ShardLedger>]) -> Result<Vec<Option<u16>>> {
+/// What a shard says of its slots.
+type Answer = (ShardId, Result<Vec<u16>>);
+
+/// Asks shards of which slots they have tasks.
+async fn ask(ledgers: &[Arc<ShardLedger>]) -> Vec<Answer> {
     let mut asked = Vec::new();
     for ledger in ledgers {
         let (answer, answered) = oneshot::channel();
         ledger.link.send(SlotsInUse { answer });
         asked.push((ledger.id, answered));
     }
-    let mut used = vec![None; SLOTS];
+    let mut answers = Vec::new();
     for (shard, answered) in asked {
-        let slots = answered.await.unwrap_or(Err(Error::ShardUnavailable { shard }))?;
-        for slot in slots {
-            let Some(slot) = used.get_mut(usize::from(slot)) else { continue };
-            match *slot {
-                None => *slot = Some(shard.0),
-                // a file that was put there by hand: its tasks keep their order among themselves
-                Some(other) if other != shard.0 => {
-                    tracing::warn!(%shard, other, "two shards have tasks of one slot of keys");
-                }
-                Some(_) => {}
+        let slots = answered.await.unwrap_or(Err(Error::ShardUnavailable { shard }));
+        answers.push((shard, slots));
+    }
+    answers
+}
+
+/// Notes that a shard has tasks of these slots.
+fn note(used: &mut [Option<u16>], shard: ShardId, slots: &[u16]) {
+    for slot in slots {
+        let Some(slot) = used.get_mut(usize::from(*slot)) else { continue };
+        match *slot {
+            None => *slot = Some(shard.0),
+            // a file that was put there by hand: its tasks keep their order among themselves
+            Some(other) if other != shard.0 => {
+                tracing::warn!(%shard, other, "two shards have tasks of one slot of keys");
             }
+            Some(_) => {}
         }
     }
-    Ok(used)
 }
 
 /// Places all slots when the queue starts, before the first submission.
@@ -50,7 +55,10 @@ pub(super) async fn slots_in_use(ledgers: &[Arc<ShardLedger>]) -> Result<Vec<Opt
 /// [`Error::Start`] if a shard can't say what it has.
 pub(super) async fn place_at_start(shared: &Shared) -> Result<()> {
     let ledgers: Vec<_> = shared.present().cloned().collect();
-    let used = slots_in_use(&ledgers).await.map_err(cannot_start)?;
+    let mut used = vec![None; SLOTS];
+    for (shard, slots) in ask(&ledgers).await {
+        note(&mut used, shard, &slots.map_err(cannot_start)?);
+    }
     shared.set_shard_of_slot(place_slots(&used, &[], &active(shared)));
     Ok(())
 }
@@ -84,19 +92,31 @@ impl Dispatcher {
     /// Only slots move of which nothing is stored, nothing was on its way when the shards were asked,
     /// and nothing has come since.
     pub(super) fn move_slots(&mut self, context: &mut DispatcherContext) {
-        let before = self.slots_sent();
+        let before = (self.slots_sent(), self.redrives_sent());
         let ledgers: Vec<_> = self.shared.present().cloned().collect();
-        let asking = async move { slots_in_use(&ledgers).await }.into_actor(self);
-        let moving = asking.map(move |used, dispatcher, _| match used {
-            Ok(used) => dispatcher.place_slots(used, &before),
-            // one of them is being rebuilt; keys stay where they are until the next change
-            Err(error) => tracing::debug!(%error, "no slot of keys is moved"),
+        let asking = async move { ask(&ledgers).await }.into_actor(self);
+        let moving = asking.map(move |answers, dispatcher, _| {
+            // a redriven task can have any key
+            if dispatcher.redrives_sent() == before.1 {
+                dispatcher.place_slots(&answers, &before.0);
+            }
         });
         context.spawn(moving);
     }
 
-    fn place_slots(&self, mut used: Vec<Option<u16>>, before: &[u32]) {
+    fn place_slots(&self, answers: &[Answer], before: &[u32]) {
         let placed = self.shared.shards_of_slots();
+        let mut used = vec![None; SLOTS];
+        for (shard, slots) in answers {
+            match slots {
+                Ok(slots) => note(&mut used, *shard, slots),
+                // it is being rebuilt or out of service: what is its own stays
+                Err(_) => {
+                    let own = (0..).zip(&placed).filter(|(_, of)| **of == shard.0);
+                    note(&mut used, *shard, &own.map(|(slot, _)| slot).collect::<Vec<u16>>());
+                }
+            }
+        }
         let moved_on = self.slots_sent();
         let waiting = self.slots_waiting();
         for (slot, used) in used.iter_mut().enumerate() {

@@ -1,6 +1,7 @@
 //! The queue as a program embeds it.
 
 mod builder;
+mod bulk;
 mod handle;
 mod named;
 mod off_thread;
@@ -27,10 +28,9 @@ pub use stream::SubmitStream;
 pub use subscription::SubscriptionGuard;
 
 use self::off_thread::off_thread;
-use crate::actors::dispatcher::{Dispatcher, too_many};
+use crate::actors::dispatcher::Dispatcher;
 use crate::actors::messages::{
-    BackupTo, Cancel, CountTasks, GetTask, ListTasks, Redrive, Submit, SubmitAll, Subscribe,
-    TaskPage,
+    BackupTo, Cancel, CountTasks, GetTask, ListTasks, Redrive, Submit, Subscribe, TaskPage,
 };
 use crate::actors::system::{Running, Shared};
 use crate::admission::Permit;
@@ -170,35 +170,6 @@ impl Queue {
             }
         };
         entered.map_err(|_| Error::ShuttingDown)
-    }
-
-    /// Stores up to `limits.bulk` tasks in one transaction of one shard: all of them or none.
-    /// The handles come in the order of the submissions; of none, none. Waits and can be dropped
-    /// as [`Queue::submit`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Queue::submit`]; the first thing wrong with any of them. [`Error::InvalidOption`] for
-    /// more than `limits.bulk`. [`Error::Unknown`] names the first task's id.
-    pub async fn submit_all<T: Task>(
-        &self,
-        submissions: impl IntoIterator<Item = Submission<T>>,
-    ) -> Result<Vec<TaskHandle<T>>> {
-        let mut tasks: Vec<Submit> =
-            submissions.into_iter().map(|submission| submission.submit).collect();
-        let limit = self.inner.shared.settings.limits.bulk;
-        if tasks.len() > limit {
-            return Err(too_many(tasks.len()));
-        }
-        if !tasks.is_empty() {
-            let weight = tasks.iter().map(Submit::weight).sum();
-            let mut permits = self.enter(tasks.len(), weight).await?;
-            for task in &mut tasks {
-                task.permit = permits.split(1, task.weight());
-            }
-        }
-        let ids = self.inner.dispatcher.send(SubmitAll::new(tasks)).await??;
-        Ok(ids.into_iter().map(|id| self.handle(id)).collect())
     }
 
     /// Stores any number of tasks, in chunks of 1,000 or what [`SubmitStream::chunk`] says, as the

@@ -157,8 +157,12 @@ impl Submit {
     /// at a time, in the order in which they were stored, whatever their priorities. One that waits
     /// for its time or for a retry keeps those behind it waiting. From 1 to 255 bytes.
     ///
-    /// Tasks of one key are in one shard. A bulk submission is stored in one shard as well, so all
-    /// its keys must belong to the same.
+    /// Tasks of one key that haven't ended are in one shard. [`Queue::submit_all`] stores tasks with
+    /// keys of several shards in a transaction for each; one [`SubmitAll`](crate::actors::SubmitAll)
+    /// is refused. The order holds over restarts; at the durability `normal`, a power cut that takes
+    /// back the end of a task can let it run again beside a later one of its key.
+    ///
+    /// [`Queue::submit_all`]: crate::Queue::submit_all
     #[must_use]
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Some(key.into());

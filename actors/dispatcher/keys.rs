@@ -13,6 +13,8 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Keys {
     /// By slot; empty before the first.
     counts: RefCell<Vec<u32>>,
+    /// How often a task was redriven, whose key isn't known here.
+    redriven: Cell<u32>,
     asked: Cell<Option<Instant>>,
 }
 
@@ -25,6 +27,14 @@ impl Keys {
         }
         let count = &mut counts[usize::from(slot)];
         *count = count.wrapping_add(1);
+    }
+
+    pub(super) fn redriven(&self) {
+        self.redriven.set(self.redriven.get().wrapping_add(1));
+    }
+
+    pub(super) fn redrives(&self) -> u32 {
+        self.redriven.get()
     }
 
     pub(super) fn any(&self) -> bool {

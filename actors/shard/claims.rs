@@ -56,7 +56,7 @@ impl<S: ShardStore> ShardActor<S> {
         if due || moved {
             wanted.guess(GUESS);
         }
-        (!wanted.is_empty()).then(|| slots.take(self.ledger.id, &wanted, self.behind()))
+        Some(slots.take(self.ledger.id, &wanted, self.behind()))
     }
 
     /// How long it takes from the end of an attempt until the next one is with its worker, in

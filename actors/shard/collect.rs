@@ -44,6 +44,10 @@ impl<S: ShardStore> ShardActor<S> {
             deliveries,
             cancellations: inbox.asked.cancels.iter().map(|cancel| cancel.id).collect(),
             watched: snapshot.watched.clone(),
+            shards_of_slots: match inbox.asked.redrives.is_empty() {
+                true => Vec::new(),
+                false => self.shared.shards_of_slots(),
+            },
             redrives: inbox.asked.redrives.iter().map(|redrive| redrive.id).collect(),
             submissions: inbox.asked.incoming.take_tasks(now),
             claim: self.budget(grant.as_ref()),

@@ -40,10 +40,15 @@ impl<S: ShardStore> ShardActor<S> {
             && !flight.batch.claim.suspect
             && !self.has_due_or_undelivered();
         if nothing {
+            // it may have places of limited queues, without a slot for them
+            if let Some(grant) = flight.grant {
+                self.shared.wake(grant.give_back(false));
+            }
             self.ledger.flush_is_over();
             if self.is_maintenance_due() {
                 self.maintain(context);
             } else {
+                self.look_again(context, false);
                 self.set_timer(context);
             }
             return;
@@ -256,6 +261,28 @@ impl<S: ShardStore> ShardActor<S> {
         }
     }
 
+    /// Has another batch made if there is something for it, or if ready rows could be claimed; else
+    /// sees to it that this shard is woken when they can. Rows may have become ready in a batch that
+    /// took no credits, and free slots may be kept for another shard.
+    fn look_again(&mut self, context: &mut Context<Self>, again: bool) {
+        let Some(store) = &self.store else { return };
+        let wanted = Wanted::of(&store.runnable(), &self.shared.queues, 1);
+        let may_claim = !wanted.is_empty() && !self.ends_only && self.shared.is_claiming();
+        let claims = match may_claim {
+            true => self.shared.slots.free_or_wait(self.ledger.id, &wanted),
+            false => MayClaim::WhenWoken,
+        };
+        if again || claims == MayClaim::Now {
+            self.arm(context);
+        } else if claims == MayClaim::Soon && !self.looks_soon {
+            self.looks_soon = true;
+            context.run_later(KEPT_FOR, |actor, context| {
+                actor.looks_soon = false;
+                context.address().do_send(Wake);
+            });
+        }
+    }
+
     /// Looks at what there is to do next.
     fn after(&mut self, context: &mut Context<Self>) {
         let Some(store) = &self.store else { return };
@@ -270,17 +297,7 @@ impl<S: ShardStore> ShardActor<S> {
         self.ledger.set_undelivered(outlook.undelivered);
         let deliver = outlook.undelivered && self.delivery_credits(0) > 0;
         let again = deliver || !self.inbox.asked.is_empty() || !self.inbox.finishes.is_empty();
-        let wanted = Wanted::of(&runnable, &self.shared.queues, 1);
-        // rows may have become ready in a batch that took no credits
-        let claims = match !wanted.is_empty() && self.shared.is_claiming() {
-            true => self.shared.slots.free_or_wait(self.ledger.id, &wanted),
-            false => MayClaim::WhenWoken,
-        };
-        if again || claims == MayClaim::Now {
-            self.arm(context);
-        } else if claims == MayClaim::Soon {
-            context.run_later(KEPT_FOR, |_, context| context.address().do_send(Wake));
-        }
+        self.look_again(context, again);
         if self.is_maintenance_due() && self.maintained.elapsed() >= MAINTAIN_EVERY {
             self.maintain(context);
         } else {

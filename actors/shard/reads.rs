@@ -11,6 +11,7 @@ use crate::actors::messages::{
 };
 use crate::actors::supervision::ChildEnd;
 use crate::error::{Error, Result, StoreError};
+use crate::keys::SLOTS;
 use crate::record::{TaskId, TaskRecord};
 use crate::result::TaskResult;
 use crate::store::{Lookup, ShardStore};
@@ -147,7 +148,12 @@ impl<S: ShardStore> Handler<SlotsInUse> for ShardActor<S> {
     type Result = ();
 
     fn handle(&mut self, SlotsInUse { answer }: SlotsInUse, context: &mut Context<Self>) {
-        let waiting: Vec<u16> = self.inbox.asked.incoming.slots().collect();
+        let asked = &self.inbox.asked;
+        // a task that is about to be redriven can have any key
+        let waiting: Vec<u16> = match asked.redrives.is_empty() {
+            true => asked.incoming.slots().collect(),
+            false => (0..).take(SLOTS).collect(),
+        };
         self.with_store(
             context,
             move |mut store| async move {

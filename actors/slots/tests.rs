@@ -426,3 +426,29 @@ fn no_more_wait_behind_slots_than_the_shard_has_room_for() {
         assert_eq!((grant.slots(), grant.places_behind()), (0, max));
     }
 }
+
+#[test]
+fn nothing_is_kept_for_a_shard_that_has_had_more_slots_than_tasks() {
+    let slots = Slots::new(1, 4, 0);
+    let now = Instant::now();
+    // it guesses, and one of its tasks is there
+    let mut guess = slots.take_at(B, &from(1, 65), MS, now);
+    assert_eq!(guess.slots(), 4);
+    assert_eq!(slots.free_or_wait_at(A, &from(9, 9), now), MayClaim::WhenWoken);
+    assert!(guess.assign(false, 0).is_some());
+    assert_eq!(guess.give_back(true), [A]);
+    assert_eq!(slots.take_at(A, &from(9, 9), MS, now).slots(), 3);
+}
+
+#[test]
+fn a_shard_that_wants_nothing_any_more_lets_the_others_have_what_was_kept_for_it() {
+    let slots = Slots::new(1, 2, 0);
+    let now = Instant::now();
+    assigned(&slots, A, 2);
+    assert_eq!(slots.free_or_wait_at(B, &from(1, 9), now), MayClaim::WhenWoken);
+    assert_eq!(slots.release(0, &freed(1, 0, false)), [B]);
+    assert_eq!(slots.take_at(A, &from(9, 9), MS, now).slots(), 0);
+    let nothing = slots.take_at(B, &Wanted::default(), MS, now);
+    assert_eq!(nothing.give_back(false), [A]);
+    assert_eq!(slots.free_or_wait_at(A, &from(9, 9), now), MayClaim::Now);
+}

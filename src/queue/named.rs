@@ -37,8 +37,9 @@ impl Queue {
     /// [`resume_queue`](Queue::resume_queue), also after a restart. Attempts in progress go on. Other
     /// queues aren't affected. Returns whether it wasn't paused before.
     ///
-    /// A name that nobody has used yet is a queue as well, without tasks so far. Dropping the future
-    /// leaves it open whether that was stored.
+    /// A name that nobody has used yet is a queue as well, without tasks so far. Tasks that wait in a
+    /// paused queue count in `limits.ready_tasks`. Dropping the future leaves it open whether that was
+    /// stored.
     ///
     /// # Errors
     ///
@@ -50,8 +51,9 @@ impl Queue {
         let _one_at_a_time = self.inner.shared.changing_queues.lock().await;
         // first, so that nothing starts any more when this returns
         let changed = queues.set_paused(index, true);
-        if changed && let Err(error) = self.store_queue(index, "pause").await {
-            queues.set_paused(index, false);
+        // also if it was paused: an earlier call may have ended before that was stored
+        if let Err(error) = self.store(index, "pause", |queue| queue.paused = true).await {
+            queues.set_paused(index, !changed);
             self.wake_all();
             return Err(error);
         }
@@ -69,8 +71,8 @@ impl Queue {
         let queues = &self.inner.shared.queues;
         let _one_at_a_time = self.inner.shared.changing_queues.lock().await;
         let changed = queues.set_paused(index, false);
-        if changed && let Err(error) = self.store_queue(index, "resume").await {
-            queues.set_paused(index, true);
+        if let Err(error) = self.store(index, "resume", |queue| queue.paused = false).await {
+            queues.set_paused(index, changed);
             return Err(error);
         }
         self.wake_all();
@@ -96,7 +98,7 @@ impl Queue {
         let _one_at_a_time = self.inner.shared.changing_queues.lock().await;
         let before = queues.get(index).limit();
         queues.set_limit(index, concurrency);
-        let stored = self.store_queue(index, "limit").await;
+        let stored = self.store(index, "limit", move |queue| queue.concurrency = concurrency).await;
         if stored.is_err() {
             queues.set_limit(index, before);
         }
@@ -116,14 +118,18 @@ impl Queue {
         self.inner.shared.queues_of().find(name)
     }
 
-    async fn store_queue(&self, index: QueueIndex, verb: &'static str) -> Result<()> {
+    async fn store(
+        &self,
+        index: QueueIndex,
+        verb: &'static str,
+        change: impl FnOnce(&mut StoredQueue) + Send + 'static,
+    ) -> Result<()> {
         let shared = &self.inner.shared;
         let queue = shared.queues.get(index);
         let action = format!("{verb} the queue {:?}", queue.name);
-        let stored = StoredQueue { paused: queue.is_paused(), concurrency: queue.limit() };
         let failed = move |source| Error::Directory { action: action.clone(), source };
         let directory = shared.directory().map_err(&failed)?;
-        off_thread(move || directory.store_queue(&queue.name, stored).map_err(failed)).await
+        off_thread(move || directory.change_queue(&queue.name, change).map_err(failed)).await
     }
 
     /// Lets all shards look whether something may run now.

@@ -11,6 +11,7 @@ use super::settle::Ended;
 use super::sqlite::SqliteStore;
 use super::work::Work;
 use super::{CancelOutcome, Parent, RedriveOutcome};
+use crate::keys::slot_of;
 use crate::lifecycle::{self, Cancel, State};
 use crate::order::Place;
 use crate::record::{DeadReason, Delivery, Outcome, TaskStatus};
@@ -127,6 +128,13 @@ impl Work<'_> {
         let Some(head) = self.store.head(sequence)? else { return Ok(RedriveOutcome::NotFound) };
         if !lifecycle::may_redrive(head.state, &head.delivery) {
             return Ok(RedriveOutcome::NotDead(head.status()));
+        }
+        let elsewhere = |key: &Arc<str>| {
+            let placed = self.batch.shards_of_slots.get(usize::from(slot_of(key)));
+            placed.is_some_and(|shard| *shard != self.store.shard.0)
+        };
+        if head.key.as_ref().is_some_and(elsewhere) {
+            return Ok(RedriveOutcome::KeyMoved);
         }
         let place = self.place(self.now(), head.priority, sequence);
         let held = match &head.key {

@@ -153,25 +153,28 @@ impl Directory {
         Ok(())
     }
 
-    /// Stores what was set of a named queue. On a full disk the ballast is freed for it.
+    /// Changes what is stored of a named queue. Nothing is written if nothing changes.
     ///
     /// # Errors
     ///
     /// The manifest can't be written; then it says what it said before.
-    pub(crate) fn store_queue(&self, name: &str, queue: StoredQueue) -> Result<(), StoreError> {
+    pub(crate) fn change_queue(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut StoredQueue),
+    ) -> Result<(), StoreError> {
         let mut manifest = self.manifest();
         let mut changed = manifest.clone();
-        match queue == StoredQueue::default() {
-            true => drop(changed.queues.remove(name)),
-            false => drop(changed.queues.insert(name.to_owned(), queue)),
+        let queue = changed.queues.entry(name.to_owned()).or_default();
+        change(queue);
+        if *queue == StoredQueue::default() {
+            changed.queues.remove(name);
         }
-        let written = match changed.write(&self.inner.path) {
-            Err(error) if error.kind() == StoreErrorKind::Full && self.free_ballast()? => {
-                changed.write(&self.inner.path)
-            }
-            written => written,
-        };
-        written.map(|()| *manifest = changed)
+        if changed != *manifest {
+            changed.write(&self.inner.path)?;
+            *manifest = changed;
+        }
+        Ok(())
     }
 
     /// A copy of the manifest as it is now.

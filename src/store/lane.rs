@@ -26,8 +26,8 @@ pub(super) const LEAVE: &str = "delete from lane where slot = ?1 and key = ?2 an
 /// Looks at all that wait: for a row whose key can't be read any more.
 const FIND: &str = "select key from lane where task = ?1";
 
-pub(super) const HELD: &str =
-    "select kind, rank, crashes, due_or_ended_at from task where id = ?1 and state = 10";
+pub(super) const HEAD: &str =
+    "select state, kind, rank, crashes, due_or_ended_at from task where id = ?1";
 
 pub(super) const RELEASE: &str =
     "update task set state = ?2, due_or_ended_at = ?3 where id = ?1 and state = 10";
@@ -85,32 +85,41 @@ impl Work<'_> {
         key.map_or(Ok(()), |key| self.leave_lane(&key, sequence, false))
     }
 
-    /// Lets the first of a key run that nobody holds. One that damage left without a row is passed.
+    /// Lets the first of a key run, unless a task of it holds the key. One that has ended, or that
+    /// damage left without a row, is passed over.
     pub(super) fn release_first(&mut self, key: &str) -> rusqlite::Result<()> {
         while let Some(sequence) = self.store.first_of(key)? {
-            let mut held = self.connection().prepare_cached(HELD)?;
-            let found = held.query_row([sequence], |row| {
-                let due = row.get::<_, Option<i64>>(3)?.map(Timestamp::from_micros);
-                Ok((KindId(row.get(0)?), row.get(1)?, row::count(row, 2)?, due))
+            let mut head = self.connection().prepare_cached(HEAD)?;
+            let found = head.query_row([sequence], |row| {
+                let due = row.get::<_, Option<i64>>(4)?.map(Timestamp::from_micros);
+                let kind = KindId(row.get(1)?);
+                Ok((row::state(row.get(0)?), kind, row.get(2)?, row::count(row, 3)?, due))
             });
-            let Some((kind, rank, crashes, due)) = found.optional()? else {
-                let mut leave = self.connection().prepare_cached(LEAVE)?;
-                leave.execute(params![keys::slot_of(key), key, sequence])?;
-                continue;
-            };
-            let due = due.filter(|due| *due > self.now());
-            let state = if due.is_some() { State::Waiting } else { State::Ready };
-            let mut release = self.connection().prepare_cached(RELEASE)?;
-            release.execute(params![sequence, state.code(), due.map(Timestamp::as_micros)])?;
-            match due {
-                Some(due) => self.changes.wait_until(due),
-                None => {
-                    let suspect = self.store.is_suspect(crashes);
+            match found.optional()? {
+                Some((State::Held, kind, rank, crashes, due)) => {
                     let place = Place { rank, sequence: sequence as u64 };
-                    self.changes.arrivals.push(Arrival { place, kind, suspect });
+                    let suspect = self.store.is_suspect(crashes);
+                    return self.release(Arrival { place, kind, suspect }, due);
+                }
+                Some((State::Waiting | State::Ready | State::Running, ..)) => return Ok(()),
+                Some((State::Ended(_), ..)) | None => {
+                    let mut leave = self.connection().prepare_cached(LEAVE)?;
+                    leave.execute(params![keys::slot_of(key), key, sequence])?;
                 }
             }
-            return Ok(());
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, held: Arrival, due: Option<Timestamp>) -> rusqlite::Result<()> {
+        let due = due.filter(|due| *due > self.now());
+        let state = if due.is_some() { State::Waiting } else { State::Ready };
+        let mut release = self.connection().prepare_cached(RELEASE)?;
+        let sequence = held.place.sequence as i64;
+        release.execute(params![sequence, state.code(), due.map(Timestamp::as_micros)])?;
+        match due {
+            Some(due) => self.changes.wait_until(due),
+            None => self.changes.arrivals.push(held),
         }
         Ok(())
     }

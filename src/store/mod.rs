@@ -147,6 +147,9 @@ pub(crate) struct Batch {
     /// Which definitions have subscriptions in memory, by index; a missing entry hasn't.
     pub(crate) watched: Vec<bool>,
     pub(crate) redrives: Vec<TaskId>,
+    /// With redrives: for each slot of ordering keys the number of its shard. If empty, all are this
+    /// shard's.
+    pub(crate) shards_of_slots: Vec<u16>,
     pub(crate) submissions: Vec<NewTask>,
     pub(crate) claim: ClaimBudget,
     /// How many results may be sent to targets in memory.
@@ -195,6 +198,9 @@ pub enum RedriveOutcome {
     Redriven,
     /// It hasn't ended, ended well, or its notification is still under way.
     NotDead(TaskStatus),
+    /// It has an ordering key whose tasks are in another shard by now, where it can't stand in line
+    /// with them. Nothing was changed; submit it anew.
+    KeyMoved,
     /// There is no such task, or its record has been removed.
     NotFound,
 }

@@ -137,11 +137,11 @@ impl Work<'_> {
         }
         self.announce(&ended, opening)?;
         let failure = settlement.transition.failure.as_ref();
+        let corrupt = failure.is_some_and(|failure| failure.kind == FailureKind::Corrupt);
         match &settlement.key {
+            // nor can its key be trusted
+            _ if corrupt => self.leave_any_lane(ended.sequence)?,
             Some(key) => self.leave_lane(key, ended.sequence, false)?,
-            None if failure.is_some_and(|failure| failure.kind == FailureKind::Corrupt) => {
-                self.leave_any_lane(ended.sequence)?;
-            }
             None => {}
         }
         Ok(Settled::Recorded { deliver: opening.deliver })

@@ -41,15 +41,22 @@ struct Fresh {
     due: Option<Timestamp>,
 }
 
+/// What the submissions before one in its batch have.
+#[derive(Default)]
+struct Before<'t> {
+    keys: HashSet<&'t str>,
+    ids: HashSet<u64>,
+}
+
 impl Work<'_> {
     /// Inserts the batch's submissions and claims up to the budget, in the one order.
     pub(super) fn submit_and_claim(&mut self) -> rusqlite::Result<()> {
         let batch = self.batch;
         let mut fresh = Vec::with_capacity(batch.submissions.len());
         let mut candidates = Vec::new();
-        let mut keys = HashSet::new();
+        let mut before = Before::default();
         for (index, task) in batch.submissions.iter().enumerate() {
-            let row = self.plan(task, &mut keys)?;
+            let row = self.plan(task, &mut before)?;
             if row.state == State::Ready && task.id.is_none() {
                 let what = Pick::Fresh(index);
                 candidates.push(Candidate { place: row.place, kind: row.kind, what });
@@ -76,7 +83,12 @@ impl Work<'_> {
                 (Ok(_), Some(prefetched), _) => {
                     claims[index] = Some(self.fresh_claim(task, row, prefetched));
                 }
-                (Err(_), _, Some(key)) if row.state != State::Held => orphaned.push(key.clone()),
+                // nobody waits for one that this shard has no number for
+                (Err(_), _, Some(key))
+                    if row.state != State::Held && !self.was_never_given(task) =>
+                {
+                    orphaned.push(key.clone());
+                }
                 _ => {}
             }
             self.result.submitted.push(answer);
@@ -108,21 +120,19 @@ impl Work<'_> {
         task.id.is_some_and(|id| !(1..self.store.next).contains(&id.sequence()))
     }
 
-    /// `keys` are those of the tasks before it in the batch.
-    fn plan<'t>(
-        &mut self,
-        task: &'t NewTask,
-        keys: &mut HashSet<&'t str>,
-    ) -> rusqlite::Result<Fresh> {
+    fn plan<'t>(&mut self, task: &'t NewTask, before: &mut Before<'t>) -> rusqlite::Result<Fresh> {
         let now = self.now();
         let due = task.due_at.filter(|due| *due > now);
         let (sequence, known) = match task.id {
-            Some(id) => (id.sequence(), self.store.exists(id.sequence())?),
+            Some(id) => {
+                let again = !before.ids.insert(id.sequence());
+                (id.sequence(), again || self.store.exists(id.sequence())?)
+            }
             None => (self.next_submission(), false),
         };
         let held = match &task.key {
             Some(key) if !known && !self.was_never_given(task) => {
-                !keys.insert(key) || self.store.first_of(key)?.is_some()
+                !before.keys.insert(key) || self.store.first_of(key)?.is_some()
             }
             _ => false,
         };

@@ -98,5 +98,6 @@ fn finished(claim: &Claim) -> Settlement {
 }
 
 mod constraints;
+mod lanes;
 mod plans;
 mod rows;

@@ -1,6 +1,6 @@
 //! Ordering keys: tasks of one key run one at a time, in order of submission.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use message_queue_sqlite::prelude::*;
 
@@ -182,9 +182,27 @@ async fn keys_that_cannot_be_are_refused() {
         let refused = in_time(queue.submit(double::task(1).key(key))).await.unwrap_err();
         assert!(matches!(refused, Error::InvalidOption { option: "key", .. }), "{refused}");
     }
-    let many = (0..50).map(|number| double::task(number).key(format!("key-{number}")));
-    let refused = in_time(queue.submit_all(many)).await.unwrap_err();
+    let keyed = |number: u64| Submit::new(double::task(number).key(format!("key-{number}")));
+    let many = SubmitAll::new((0..50).map(keyed).collect());
+    let refused = in_time(queue.dispatcher().send(many)).await.unwrap().unwrap_err();
     assert!(matches!(refused, Error::InvalidOption { option: "key", .. }), "{refused}");
     assert_eq!(count(&queue, TaskStatus::NotStarted).await, 0);
+    end(queue).await;
+}
+
+#[actix::test]
+async fn a_bulk_with_keys_of_several_shards_is_stored_shard_by_shard() {
+    let world = World::new();
+    let queue = own(&world).await;
+    let many = (0..50).map(|number| {
+        let task = double::task(number);
+        if number % 5 == 0 { task } else { task.key(format!("key-{number}")) }
+    });
+    let handles = in_time(queue.submit_all(many)).await.unwrap();
+    let shards: HashSet<_> = handles.iter().map(|handle| handle.id().shard()).collect();
+    assert_eq!(shards.len(), 2);
+    for (number, handle) in (0..).zip(handles) {
+        assert_eq!(in_time(handle).await.unwrap(), 2 * number, "in the order of submission");
+    }
     end(queue).await;
 }

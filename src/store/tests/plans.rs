@@ -52,7 +52,7 @@ fn what_runs_once_per_task_is_served_by_the_primary_key() {
         (cancel::REOPEN_PARENT, PRIMARY),
         (recover::BACK_TO_PENDING, PRIMARY),
         (recover::LIVE, PRIMARY),
-        (lane::HELD, PRIMARY),
+        (lane::HEAD, PRIMARY),
         (lane::RELEASE, PRIMARY),
         (read::GET, PRIMARY),
         (read::EXISTS, PRIMARY),

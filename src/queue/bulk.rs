@@ -1,0 +1,88 @@
+//! Storing many tasks at once.
+
+use std::collections::BTreeMap;
+
+use super::Queue;
+use crate::actors::dispatcher::{KEYS_APART, too_many};
+use crate::actors::messages::{Submit, SubmitAll};
+use crate::error::{Error, Result};
+use crate::queue::TaskHandle;
+use crate::record::{ShardId, TaskId};
+use crate::submission::Submission;
+use crate::task::Task;
+
+impl Queue {
+    /// Stores up to `limits.bulk` tasks in one transaction of one shard: all of them or none.
+    /// The handles come in the order of the submissions; of none, none. Waits and can be dropped
+    /// as [`Queue::submit`].
+    ///
+    /// Tasks with ordering keys are in the shards of their keys. If these are several, it is one
+    /// transaction for each, one after the other: after an error, some of them may be stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::submit`]; the first thing wrong with any of them. [`Error::InvalidOption`] for
+    /// more than `limits.bulk`. [`Error::Unknown`] names the first task's id.
+    pub async fn submit_all<T: Task>(
+        &self,
+        submissions: impl IntoIterator<Item = Submission<T>>,
+    ) -> Result<Vec<TaskHandle<T>>> {
+        let tasks: Vec<Submit> =
+            submissions.into_iter().map(|submission| submission.submit).collect();
+        let limit = self.inner.shared.settings.limits.bulk;
+        if tasks.len() > limit {
+            return Err(too_many(tasks.len()));
+        }
+        let ids = match self.shards_of_keys(&tasks) {
+            shards if shards.len() > 1 => self.send_parts(tasks).await?,
+            _ => self.send_all(tasks).await?,
+        };
+        Ok(ids.into_iter().map(|id| self.handle(id)).collect())
+    }
+
+    /// How many of the tasks' keys each shard has.
+    fn shards_of_keys(&self, tasks: &[Submit]) -> BTreeMap<ShardId, usize> {
+        let mut shards = BTreeMap::new();
+        for key in tasks.iter().filter_map(|task| task.key.as_deref()) {
+            *shards.entry(self.inner.shared.shard_of_key(key)).or_default() += 1;
+        }
+        shards
+    }
+
+    async fn send_all(&self, mut tasks: Vec<Submit>) -> Result<Vec<TaskId>> {
+        if !tasks.is_empty() {
+            let weight = tasks.iter().map(Submit::weight).sum();
+            let mut permits = self.enter(tasks.len(), weight).await?;
+            for task in &mut tasks {
+                task.permit = permits.split(1, task.weight());
+            }
+        }
+        self.inner.dispatcher.send(SubmitAll::new(tasks)).await?
+    }
+
+    /// Stores the tasks of each shard's keys, and those without a key, by themselves.
+    async fn send_parts(&self, tasks: Vec<Submit>) -> Result<Vec<TaskId>> {
+        let count = tasks.len();
+        let mut parts: BTreeMap<Option<ShardId>, (Vec<usize>, Vec<Submit>)> = BTreeMap::new();
+        for (place, task) in tasks.into_iter().enumerate() {
+            let shard = task.key.as_deref().map(|key| self.inner.shared.shard_of_key(key));
+            let (places, part) = parts.entry(shard).or_default();
+            places.push(place);
+            part.push(task);
+        }
+        let mut ids = vec![None; count];
+        for (places, part) in parts.into_values() {
+            let stored = self.send_all(part).await.map_err(|error| match error {
+                // a slot of keys has moved meanwhile
+                Error::InvalidOption { given, .. } if given == KEYS_APART => {
+                    self.inner.shared.busy(places.len())
+                }
+                error => error,
+            })?;
+            for (place, id) in places.into_iter().zip(stored) {
+                ids[place] = Some(id);
+            }
+        }
+        Ok(ids.into_iter().flatten().collect())
+    }
+}
