@@ -1,0 +1,132 @@
+//! Credits taken for a batch, and what becomes of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Freed, Slots};
+use crate::queues::{QueueBudget, QueueIndex};
+use crate::record::ShardId;
+
+/// Credits taken for a batch. What isn't used goes back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    pub(super) slots: Arc<Slots>,
+    pub(super) shard: ShardId,
+    /// Worker → free slots granted.
+    pub(super) free: BTreeMap<usize, usize>,
+    /// Worker → places behind its slots granted.
+    pub(super) behind: BTreeMap<usize, usize>,
+    /// Worker → how long the attempts assigned take, in nanoseconds.
+    pub(super) load_ns: BTreeMap<usize, u64>,
+    /// Shards that may have what this one left.
+    pub(super) wake: BTreeSet<ShardId>,
+    /// Places of limited queues granted.
+    pub(super) places: BTreeMap<QueueIndex, usize>,
+    pub(super) paused: Vec<QueueIndex>,
+    pub(super) alone: bool,
+}
+
+impl Grant {
+    pub(crate) fn slots(&self) -> usize {
+        self.free.values().sum()
+    }
+
+    pub(crate) fn places_behind(&self) -> usize {
+        self.behind.values().sum()
+    }
+
+    /// How many of each queue may be claimed.
+    pub(crate) fn queues(&self) -> QueueBudget {
+        let mut budget = QueueBudget::default();
+        self.paused.iter().for_each(|queue| budget.limit(*queue, 0));
+        self.places.iter().for_each(|(queue, places)| budget.limit(*queue, *places));
+        budget
+    }
+
+    /// Takes a place for a claim of this queue; it now belongs to the attempt. Tells whether the
+    /// queue is limited.
+    pub(crate) fn assign_place(&mut self, queue: QueueIndex) -> bool {
+        match self.places.get_mut(&queue) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The worker for the next claim; its credit now belongs to the attempt.
+    /// `lasts_ns` is how long it takes, as far as is known.
+    pub(crate) fn assign(&mut self, prefetched: bool, lasts_ns: u64) -> Option<usize> {
+        let from = if prefetched { &mut self.behind } else { &mut self.free };
+        let worker = *from.iter().max_by_key(|(_, count)| **count)?.0;
+        let count = from.get_mut(&worker)?;
+        *count -= 1;
+        if *count == 0 {
+            from.remove(&worker);
+        }
+        *self.load_ns.entry(worker).or_default() += lasts_ns;
+        Some(worker)
+    }
+
+    /// Whether this is the grant of a suspect's run.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone
+    }
+
+    /// Gives back what wasn't used. Returns the shards to wake.
+    #[must_use = "these shards wait for credits"]
+    pub(crate) fn give_back(mut self, assigned: bool) -> Vec<ShardId> {
+        let alone = self.alone && !assigned;
+        self.alone = false;
+        self.return_unused(alone)
+    }
+
+    /// What comes back wakes those who wait, a place behind slots only if it leaves one of them
+    /// free: the places of a shard that guessed can be what kept another from a slot. Were they to
+    /// wake while all slots are taken, two shards that can't use them would wake each other for
+    /// ever.
+    fn return_unused(&mut self, alone: bool) -> Vec<ShardId> {
+        let mut wake: Vec<ShardId> = std::mem::take(&mut self.wake).into_iter().collect();
+        if !self.free.is_empty() && !self.alone {
+            // it had more slots than tasks: what it said that it wants was a guess
+            let mut state = self.slots.lock();
+            state.waiting.remove(&self.shard);
+            state.called.remove(&self.shard);
+        }
+        for (queue, count) in std::mem::take(&mut self.places) {
+            if count > 0 {
+                wake.extend(self.slots.lock().give_places(queue, count));
+            }
+        }
+        for (worker, load_ns) in std::mem::take(&mut self.load_ns) {
+            self.slots.lock().load_ns[worker] += load_ns;
+        }
+        for (worker, count) in std::mem::take(&mut self.behind) {
+            let mut state = self.slots.lock();
+            state.used[worker] = state.used[worker].saturating_sub(count);
+            if state.alone.is_some() {
+                wake.extend(state.silence());
+            } else if state.used[worker] < self.slots.concurrency {
+                wake.extend(state.call(Instant::now()));
+            }
+        }
+        if alone && self.free.is_empty() {
+            wake.extend(self.slots.release(0, &Freed { alone, ..Freed::default() }));
+        }
+        for (worker, count) in std::mem::take(&mut self.free) {
+            let freed = Freed { attempts: count, alone, ..Freed::default() };
+            wake.extend(self.slots.release(worker, &freed));
+        }
+        wake
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        // only after a panic: a rebuilt shard wakes all that wait
+        let alone = self.alone;
+        let _ = self.return_unused(alone);
+    }
+}
