@@ -194,8 +194,11 @@ impl<S: ShardStore> ShardActor<S> {
             return false;
         }
         let here = self.inbox.items();
+        // attempts that take longer than a batch waits bring nothing in time
+        let soon = self.service.get().is_none_or(|seconds| seconds < GATHER_FOR.as_secs_f64());
+        let attempts = if soon { self.ledger.attempts().len() } else { 0 };
         let on_the_way = self.ledger.gauges.incoming.load(Ordering::Acquire)
-            + self.ledger.attempts().len()
+            + attempts
             + self.ledger.results_on_their_way();
         if here >= GATHER || on_the_way < here + GATHER_FROM {
             return false;
