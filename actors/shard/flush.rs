@@ -19,7 +19,7 @@ use crate::lifecycle::Next;
 use crate::record::{Encoded, Outcome, TaskId, TaskRecord, TaskStatus};
 use crate::result::{ResultParts, TaskResult};
 use crate::store::{
-    Batch, BatchError, BatchResult, CancelOutcome, Settled, Settlement, ShardStore,
+    Batch, BatchError, BatchResult, CancelOutcome, Runnable, Settled, Settlement, ShardStore,
 };
 
 /// How many callers a shard tells itself what became of their tasks.
@@ -48,7 +48,8 @@ impl<S: ShardStore> ShardActor<S> {
             if self.is_maintenance_due() {
                 self.maintain(context);
             } else {
-                self.look_again(context, false);
+                let runnable = self.store.as_ref().map(S::runnable).unwrap_or_default();
+                self.look_again(&runnable, false, context);
                 self.set_timer(context);
             }
             return;
@@ -264,9 +265,8 @@ impl<S: ShardStore> ShardActor<S> {
     /// Has another batch made if there is something for it, or if ready rows could be claimed; else
     /// sees to it that this shard is woken when they can. Rows may have become ready in a batch that
     /// took no credits, and free slots may be kept for another shard.
-    fn look_again(&mut self, context: &mut Context<Self>, again: bool) {
-        let Some(store) = &self.store else { return };
-        let wanted = Wanted::of(&store.runnable(), &self.shared.queues, 1);
+    fn look_again(&mut self, runnable: &[Runnable], again: bool, context: &mut Context<Self>) {
+        let wanted = Wanted::of(runnable, &self.shared.queues, 1);
         let may_claim = !wanted.is_empty() && !self.ends_only && self.shared.is_claiming();
         let claims = match may_claim {
             true => self.shared.slots.free_or_wait(self.ledger.id, &wanted),
@@ -297,7 +297,7 @@ impl<S: ShardStore> ShardActor<S> {
         self.ledger.set_undelivered(outlook.undelivered);
         let deliver = outlook.undelivered && self.delivery_credits(0) > 0;
         let again = deliver || !self.inbox.asked.is_empty() || !self.inbox.finishes.is_empty();
-        self.look_again(context, again);
+        self.look_again(&runnable, again, context);
         if self.is_maintenance_due() && self.maintained.elapsed() >= MAINTAIN_EVERY {
             self.maintain(context);
         } else {
