@@ -137,7 +137,6 @@ impl Slots {
     }
 
     /// Takes up to `wanted` credits for `shard`: free slots first, spread over the workers.
-    ///
     pub(crate) fn take(self: &Arc<Self>, shard: ShardId, wanted: &Wanted, behind: Behind) -> Grant {
         self.take_at(shard, wanted, behind, Instant::now())
     }

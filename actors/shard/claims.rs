@@ -84,15 +84,6 @@ impl<S: ShardStore> ShardActor<S> {
         Behind { turnaround_ns, max: if some_wait { 0 } else { room } }
     }
 
-    /// How long attempts of this definition take, if a worker that is full of them frees a slot within
-    /// two turnarounds: then others may be claimed behind them, and they behind others.
-    fn quick_ns(&self, definition: &Definition) -> Option<u64> {
-        let slots = self.shared.settings.workers.concurrency as u64;
-        let lasts_ns = definition.service_ns.load(Ordering::Relaxed);
-        let most = self.turnaround_ns().saturating_mul(2 * slots);
-        (lasts_ns > 0 && lasts_ns <= most).then_some(lasts_ns)
-    }
-
     /// What the store may claim against these credits.
     pub(super) fn budget(&self, grant: Option<&Grant>) -> ClaimBudget {
         let Some(grant) = grant else { return ClaimBudget::default() };
@@ -101,12 +92,15 @@ impl<S: ShardStore> ShardActor<S> {
             return ClaimBudget { suspect: true, queues, ..ClaimBudget::default() };
         }
         let definitions = self.shared.registry.definitions();
+        let turnaround_ns = self.turnaround_ns();
+        let slots = self.shared.settings.workers.concurrency as u64;
+        let most_ns = turnaround_ns.saturating_mul(2 * slots);
         ClaimBudget {
             slots: grant.slots(),
             prefetch: grant.places_behind(),
-            quick: definitions.iter().map(|definition| self.quick_ns(definition)).collect(),
+            quick: definitions.iter().map(|definition| quick_ns(definition, most_ns)).collect(),
             // what all slots get through in a turnaround
-            behind_ns: self.turnaround_ns().saturating_mul(self.shared.slots.all() as u64),
+            behind_ns: turnaround_ns.saturating_mul(self.shared.slots.all() as u64),
             queues,
             suspect: false,
         }
@@ -241,6 +235,14 @@ impl<S: ShardStore> ShardActor<S> {
             }
         }
     }
+}
+
+/// How long attempts of this definition take, if that is known and not over `most_ns`: what a worker
+/// that is full of them takes to free a slot within two turnarounds. Then others may be claimed behind
+/// them, and they behind others.
+fn quick_ns(definition: &Definition, most_ns: u64) -> Option<u64> {
+    let lasts_ns = definition.service_ns.load(Ordering::Relaxed);
+    (lasts_ns > 0 && lasts_ns <= most_ns).then_some(lasts_ns)
 }
 
 /// For how long an attempt keeps its slot, as far as is known.

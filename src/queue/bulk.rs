@@ -33,20 +33,18 @@ impl Queue {
         if tasks.len() > limit {
             return Err(too_many(tasks.len()));
         }
-        let ids = match self.shards_of_keys(&tasks) {
-            shards if shards.len() > 1 => self.send_parts(tasks).await?,
-            _ => self.send_all(tasks).await?,
+        let mut shards = tasks.iter().filter_map(|task| self.shard_of(task));
+        let first = shards.next();
+        let ids = match shards.all(|shard| Some(shard) == first) {
+            true => self.send_all(tasks).await?,
+            false => self.send_parts(tasks).await?,
         };
         Ok(ids.into_iter().map(|id| self.handle(id)).collect())
     }
 
-    /// How many of the tasks' keys each shard has.
-    fn shards_of_keys(&self, tasks: &[Submit]) -> BTreeMap<ShardId, usize> {
-        let mut shards = BTreeMap::new();
-        for key in tasks.iter().filter_map(|task| task.key.as_deref()) {
-            *shards.entry(self.inner.shared.shard_of_key(key)).or_default() += 1;
-        }
-        shards
+    /// The shard of a task's key, if it has one.
+    fn shard_of(&self, task: &Submit) -> Option<ShardId> {
+        task.key.as_deref().map(|key| self.inner.shared.shard_of_key(key))
     }
 
     async fn send_all(&self, mut tasks: Vec<Submit>) -> Result<Vec<TaskId>> {
@@ -65,8 +63,7 @@ impl Queue {
         let count = tasks.len();
         let mut parts: BTreeMap<Option<ShardId>, (Vec<usize>, Vec<Submit>)> = BTreeMap::new();
         for (place, task) in tasks.into_iter().enumerate() {
-            let shard = task.key.as_deref().map(|key| self.inner.shared.shard_of_key(key));
-            let (places, part) = parts.entry(shard).or_default();
+            let (places, part) = parts.entry(self.shard_of(&task)).or_default();
             places.push(place);
             part.push(task);
         }
