@@ -5,9 +5,14 @@
 //! counts it, and fails what a [`Plan`] says. Plans hold for one directory each, so tests that run
 //! side by side in one process don't meet each other's faults.
 //!
-//! This crate is the only place of the project with `unsafe` in it, all of it in `vfs.rs`: a VFS is
-//! a table of C functions that are given raw pointers.
+//! [`in_a_fork`] runs something in a fork of the process.
+//!
+//! This crate is the only place of the project with `unsafe` in it, all of it in `vfs.rs` and
+//! `fork.rs`: a VFS is a table of C functions that are given raw pointers, and forking is one call.
 
+mod disk;
+#[allow(unsafe_code, reason = "no safe function forks")]
+mod fork;
 mod plan;
 mod scope;
 #[allow(unsafe_code, reason = "a VFS is made of C functions that take raw pointers")]
@@ -17,8 +22,11 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use disk::{Image, Recording};
+pub use fork::in_a_fork;
 pub use plan::{File, Operation, Plan};
 
+use disk::Disk;
 use scope::Scope;
 
 /// The faults of the SQLite files below one directory, for as long as it lives.
@@ -49,6 +57,26 @@ impl Faults {
     /// Lets everything work again, also what hangs. What [`fired`](Faults::fired) says stays.
     pub fn heal(&self) {
         self.scope.heal();
+    }
+
+    /// Records from now on what a disk would hold of the files, which must not be there yet. Nothing
+    /// is really synced meanwhile. A sync that a plan fails loses its bytes.
+    pub fn record(&self, recording: Recording) {
+        *self.scope.disk() = Some(Disk::new(recording));
+    }
+
+    /// Gives `taken` what a power cut would leave, `images` times, with 1 to `apart` operations
+    /// between each two. It is called in the middle of an operation: it must not touch a database.
+    pub fn take_images(&self, images: u64, apart: u64, taken: impl FnMut(Image) + Send + 'static) {
+        if let Some(disk) = &mut *self.scope.disk() {
+            disk.take(images, apart, Box::new(taken));
+        }
+    }
+
+    /// What a power cut would leave now, if the disk is recorded.
+    #[must_use]
+    pub fn image(&self) -> Option<Image> {
+        self.scope.disk().as_mut().map(Disk::image)
     }
 
     /// How many operations the last plan has failed, or let hang, so far.

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::disk::Disk;
 use crate::plan::{File, Operation, Plan, Verdict};
 
 /// All directories that are watched.
@@ -15,6 +16,8 @@ pub(crate) struct Scope {
     /// Without symbolic links, as SQLite names its files.
     directory: PathBuf,
     state: Mutex<State>,
+    /// What the disk would hold, if it is recorded.
+    disk: Mutex<Option<Disk>>,
     /// Told when the faults are healed or others planned.
     changed: Condvar,
 }
@@ -47,6 +50,11 @@ impl Scope {
     pub(crate) fn heal(&self) {
         self.state().heal();
         self.changed.notify_all();
+    }
+
+    /// The recorded disk, while the lock is held.
+    pub(crate) fn disk(&self) -> MutexGuard<'_, Option<Disk>> {
+        lock(&self.disk)
     }
 
     /// Counts an operation; how it is to fail, if it is. Comes back when it needn't hang.
@@ -108,7 +116,8 @@ impl fmt::Debug for State {
 /// Watches a directory that is there.
 pub(crate) fn add(directory: &Path) -> Arc<Scope> {
     let directory = directory.canonicalize().expect("the directory of the faults is there");
-    let scope = Arc::new(Scope { directory, state: Mutex::default(), changed: Condvar::new() });
+    let (state, disk, changed) = (Mutex::default(), Mutex::default(), Condvar::new());
+    let scope = Arc::new(Scope { directory, state, disk, changed });
     lock(&SCOPES).push(scope.clone());
     scope
 }

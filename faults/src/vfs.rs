@@ -4,15 +4,17 @@
 //! open file a piece of memory of the size that the VFS asks for: ours begins with a [`Watched`],
 //! behind which the original VFS finds the piece that it expects.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, OsString, c_char, c_int, c_void};
 use std::io::Read;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::os::unix::ffi::OsStringExt;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Arc, Once};
 
 use rusqlite::ffi::{
     self, SQLITE_OK, sqlite3_file, sqlite3_filename, sqlite3_int64, sqlite3_io_methods, sqlite3_vfs,
 };
 
+use crate::disk::Disk;
 use crate::plan::{File, Operation, Verdict};
 use crate::scope::{self, Scope};
 
@@ -35,6 +37,10 @@ struct Watched {
 struct Watch {
     scope: Arc<Scope>,
     file: File,
+    name: OsString,
+    /// Its first sync reaches the directory as well: SQLite does so for logs and journals that it
+    /// may have created.
+    syncs_directory: AtomicBool,
 }
 
 /// Makes this VFS the default of the process, once.
@@ -118,6 +124,23 @@ unsafe fn meet(file: *mut sqlite3_file, operation: Operation) -> Option<c_int> {
     fail(watch.scope.meet(operation, watch.file)?)
 }
 
+/// Tells the recorded disk of an operation; false if none is recorded.
+///
+/// # Safety
+///
+/// `file` was opened by [`open`] and isn't closed yet.
+unsafe fn record(file: *mut sqlite3_file, tell: impl FnOnce(&mut Disk, &OsString)) -> bool {
+    // SAFETY: such a file begins with a `Watched`, whose box lives until the close.
+    let Some(watch) = (unsafe { (*file.cast::<Watched>()).watch.as_ref() }) else { return false };
+    match &mut *watch.scope.disk() {
+        Some(disk) => {
+            tell(disk, &watch.name);
+            true
+        }
+        None => false,
+    }
+}
+
 /// Calls a function of the original's file. The file must be open.
 macro_rules! pass_on {
     ($file:ident.$method:ident($($argument:expr),*)) => {{
@@ -137,6 +160,10 @@ unsafe extern "C" fn open(
     // a file without a name is a temporary one, which nobody watches
     // SAFETY: any other name is a path that ends with a NUL.
     let watch = unsafe { (!name.is_null()).then(|| watch(name)).flatten() };
+    if let Some(watch) = &watch {
+        let created = flags & ffi::SQLITE_OPEN_CREATE != 0 && watch.file != File::Database;
+        watch.syncs_directory.store(created, Ordering::Relaxed);
+    }
     // SAFETY: SQLite gives us room for a file. Without functions, it takes the file for not open.
     unsafe { (*file).pMethods = std::ptr::null() };
     if let Some(watch) = &watch
@@ -170,7 +197,10 @@ unsafe extern "C" fn open(
 unsafe fn watch(name: *const c_char) -> Option<Watch> {
     // SAFETY: it does.
     let name = unsafe { CStr::from_ptr(name) }.to_bytes();
-    scope::of(name).map(|scope| Watch { scope, file: File::of(name) })
+    let end = name.rsplit(|byte| *byte == b'/').next().unwrap_or(name);
+    let own = || OsString::from_vec(end.to_vec());
+    let (file, syncs_directory) = (File::of(name), AtomicBool::new(false));
+    scope::of(name).map(|scope| Watch { scope, file, name: own(), syncs_directory })
 }
 
 unsafe extern "C" fn delete(_: *mut sqlite3_vfs, name: *const c_char, sync: c_int) -> c_int {
@@ -183,7 +213,14 @@ unsafe extern "C" fn delete(_: *mut sqlite3_vfs, name: *const c_char, sync: c_in
         }
         let vfs = ORIGINAL.load(Ordering::Acquire);
         let delete = (*vfs).xDelete.expect("the original VFS has all functions");
-        delete(vfs, name, sync)
+        let deleted = delete(vfs, name, sync);
+        if deleted == SQLITE_OK
+            && let Some(watch) = watch(name)
+            && let Some(disk) = &mut *watch.scope.disk()
+        {
+            disk.delete(&watch.name, sync != 0);
+        }
+        deleted
     }
 }
 
@@ -223,7 +260,16 @@ unsafe extern "C" fn write(
     unsafe {
         match meet(file, Operation::Write) {
             Some(failed) => failed,
-            None => pass_on!(file.xWrite(bytes, amount, offset)),
+            None => {
+                let written = pass_on!(file.xWrite(bytes, amount, offset));
+                if written == SQLITE_OK {
+                    record(file, |disk, name| {
+                        let bytes = std::slice::from_raw_parts(bytes.cast(), amount as usize);
+                        disk.write(name, offset as usize, bytes);
+                    });
+                }
+                written
+            }
         }
     }
 }
@@ -233,7 +279,13 @@ unsafe extern "C" fn truncate(file: *mut sqlite3_file, size: sqlite3_int64) -> c
     unsafe {
         match meet(file, Operation::Truncate) {
             Some(failed) => failed,
-            None => pass_on!(file.xTruncate(size)),
+            None => {
+                let cut = pass_on!(file.xTruncate(size));
+                if cut == SQLITE_OK {
+                    record(file, |disk, name| disk.truncate(name, size as usize));
+                }
+                cut
+            }
         }
     }
 }
@@ -242,7 +294,18 @@ unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
     // SAFETY: SQLite calls this for an open file.
     unsafe {
         match meet(file, Operation::Sync) {
-            Some(failed) => failed,
+            Some(failed) => {
+                record(file, Disk::lose);
+                failed
+            }
+            // a recorded disk is a simulated one
+            None if record(file, Disk::sync) => {
+                let watch = (*file.cast::<Watched>()).watch.as_ref();
+                if watch.is_some_and(|watch| watch.syncs_directory.swap(false, Ordering::Relaxed)) {
+                    record(file, |disk, _| disk.sync_directory());
+                }
+                SQLITE_OK
+            }
             None => pass_on!(file.xSync(flags)),
         }
     }
