@@ -3,15 +3,17 @@
 //! Delivered means that the mailbox's handler has returned, or that the closure has. Durable
 //! callbacks don't pass here: they are tasks, and run on Workers.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use actix::{Actor, Context, Handler};
 
 use super::feeder::{Deliveries, Ticket};
-use super::ledger::DeliverItem;
+use super::ledger::{DeliverBatch, DeliverItem};
 use super::messages::{Deliver, Discard};
+use super::outbox::{Once, Parcel};
 use super::subscriptions::Snapshot;
+use crate::panic_message;
+use crate::proof::Point;
 use crate::record::DeadReason;
 use crate::submission::Target;
 
@@ -54,11 +56,31 @@ impl CallbackActor {
         let result = result.clone();
         match target {
             Target::Closure(closure) => {
-                let called = catch_unwind(AssertUnwindSafe(|| closure(result)));
-                let dead = called.err().map(|_| DeadReason::SubscriberPanicked);
+                let called = panic_message::survive(|| closure(result));
+                let dead = called.is_none().then_some(DeadReason::SubscriberPanicked);
                 self.deliveries.close(ticket, dead);
             }
             Target::Mailbox(mailbox) => self.deliveries.feed(&mailbox, ticket, result),
+        }
+    }
+}
+
+/// What is left of a batch. If the actor panics with it, the next one gets it.
+struct Rest<'p> {
+    parcel: &'p Parcel<Once<DeliverBatch>>,
+    batch: Option<DeliverBatch>,
+}
+
+impl Rest<'_> {
+    fn next(&mut self) -> Option<DeliverItem> {
+        self.batch.as_mut()?.items.pop_front()
+    }
+}
+
+impl Drop for Rest<'_> {
+    fn drop(&mut self) {
+        if let Some(batch) = self.batch.take() {
+            self.parcel.body().put_back(batch);
         }
     }
 }
@@ -71,20 +93,21 @@ impl Handler<Deliver> for CallbackActor {
     type Result = ();
 
     fn handle(&mut self, Deliver(parcel): Deliver, _: &mut Context<Self>) {
+        self.deliveries.shared.points.pass(Point::CallbackDeliver);
         let Some(batch) = parcel.body().take() else { return };
         let shared = &self.deliveries.shared;
-        shared.deliveries.confirm(&parcel);
-        if shared.shard(batch.shard).is_none() {
-            return;
-        }
+        let shard = batch.shard;
+        let mut rest = Rest { parcel: &parcel, batch: Some(batch) };
         let snapshot = shared.subscriptions.snapshot();
-        for item in batch.items {
+        while let Some(item) = rest.next() {
             self.deliver(item, &snapshot);
+            shared.points.pass(Point::CallbackItem);
         }
-        drop(batch.weight);
         self.deliveries.await_sent();
+        drop(rest.batch.take().map(|batch| batch.weight));
+        shared.deliveries.confirm(&parcel);
         self.deliveries.report();
-        self.deliveries.make_room(batch.shard);
+        self.deliveries.make_room(shard);
     }
 }
 
@@ -92,7 +115,8 @@ impl Handler<Discard> for CallbackActor {
     type Result = ();
 
     fn handle(&mut self, Discard(value): Discard, _: &mut Context<Self>) {
-        if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
+        self.deliveries.shared.points.pass(Point::CallbackDiscard);
+        if panic_message::survive(|| drop(value)).is_none() {
             tracing::error!("a value that was kept for a task panicked when it was dropped");
         }
     }

@@ -12,13 +12,13 @@ mod unheard;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Handler, ResponseFuture};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 pub use context::DispatcherContext;
 use keys::Keys;
@@ -28,8 +28,7 @@ use unheard::Unheard;
 use super::incoming::Incoming;
 use super::ledger::{ShardLedger, ShardState, Waiter};
 use super::messages::{
-    Answered, Cancel, CancelRow, Insert, MoveSlots, Redrive, RedriveRow, Submit, SubmitAll,
-    Subscribe, Unsubscribe, Wake,
+    Answered, Insert, MoveSlots, Submit, SubmitAll, Subscribe, Unsubscribe, Wake,
 };
 use super::subscriptions::SubscriptionId;
 use super::system::Shared;
@@ -37,12 +36,17 @@ use crate::cached::Counted;
 use crate::error::{Error, Result};
 use crate::keys::slot_of;
 use crate::load;
+use crate::panic_message;
+use crate::proof::Point;
 use crate::record::{ShardId, TaskId};
-use crate::store::{CancelOutcome, RedriveOutcome};
 use crate::submission::{Accepted, SubmitLimits};
 
 /// How long submissions wait before their shard is looked at again while it is being rebuilt.
 const REBUILD_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long submissions wait for a shard that is being rebuilt. One whose disk is broken can be opened,
+/// and give up its file again, for ever.
+const REBUILD_LIMIT: Duration = Duration::from_secs(10);
 
 /// How many submissions are sent on although the mailbox isn't empty yet.
 const FLUSH_AT: usize = 512;
@@ -206,8 +210,8 @@ impl Dispatcher {
         }
     }
 
-    /// Sends what has come together to the shards. What is for a shard that is being rebuilt waits;
-    /// tells whether there is any.
+    /// Sends what has come together to the shards. What is for a shard that is being rebuilt waits for
+    /// some time, and is refused then; tells whether there is any.
     fn send_on(&self) -> bool {
         let mut outgoing = self.outgoing.borrow_mut();
         let mut waits = false;
@@ -216,7 +220,12 @@ impl Dispatcher {
                 continue;
             }
             if ledger.state() == ShardState::Opening {
-                waits = true;
+                if incoming.oldest().is_some_and(|since| since.elapsed() > REBUILD_LIMIT) {
+                    let unavailable = || Error::ShardUnavailable { shard: ledger.id };
+                    self.shared.callback.refuse(incoming.take_all(), unavailable);
+                } else {
+                    waits = true;
+                }
                 continue;
             }
             if self.keys.any() {
@@ -246,14 +255,35 @@ impl Dispatcher {
     /// Runs a handler's body. After a panic the buffers are made anew: what was in them is refused
     /// by its drop, and the caller gets the error.
     fn guarded<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        match catch_unwind(AssertUnwindSafe(|| body(self))) {
-            Ok(result) => result,
-            Err(_) => {
+        match panic_message::survive(|| body(self)) {
+            Some(result) => result,
+            None => {
                 tracing::error!("the dispatcher panicked; its state is made anew");
+                self.shared.points.lost();
                 self.outgoing = Rc::new(RefCell::new(Outgoing::new(&self.shared)));
                 Err(Error::ShardUnavailable { shard: ShardId(0) })
             }
         }
+    }
+
+    /// Asks a task's shard.
+    fn ask_about<T: Send + 'static>(
+        &mut self,
+        id: TaskId,
+        send: impl FnOnce(&ShardLedger, oneshot::Sender<Result<T>>),
+    ) -> Result<ResponseFuture<Result<T>>> {
+        self.guarded(|dispatcher| {
+            dispatcher.shared.points.pass(Point::DispatcherLookup);
+            Ok(ask(dispatcher.ledger_of(id)?, send))
+        })
+    }
+
+    /// All shards that there are.
+    fn present(&mut self) -> Result<Vec<Arc<ShardLedger>>> {
+        self.guarded(|dispatcher| {
+            dispatcher.shared.points.pass(Point::DispatcherLookup);
+            Ok(dispatcher.shared.present().cloned().collect())
+        })
     }
 
     fn ledger_of(&self, id: TaskId) -> Result<&Arc<ShardLedger>> {
@@ -318,6 +348,7 @@ impl Handler<Submit> for Dispatcher {
             let _ = self.guarded(|dispatcher| Ok(dispatcher.send_on()));
         }
         let accepted = self.guarded(|dispatcher| {
+            dispatcher.shared.points.pass(Point::DispatcherSubmit);
             // first of all: what is refused is to cost little
             dispatcher.permit(std::slice::from_mut(&mut submit))?;
             let wanted = submit.id;
@@ -345,6 +376,7 @@ impl Handler<SubmitAll> for Dispatcher {
             return Submitted(Reply::Empty);
         }
         let accepted = self.guarded(|dispatcher| {
+            dispatcher.shared.points.pass(Point::DispatcherSubmitAll);
             if tasks > dispatcher.shared.settings.limits.bulk {
                 return Err(too_many(tasks));
             }
@@ -391,7 +423,7 @@ impl Handler<Answered> for Dispatcher {
     /// Here, because waking many callers takes longer than storing their tasks.
     fn handle(&mut self, Answered { incoming, submitted }: Answered, _: &mut DispatcherContext) {
         // a waker is the caller's code; those who aren't reached are told by the drop
-        if catch_unwind(AssertUnwindSafe(|| incoming.answer(&submitted))).is_err() {
+        if panic_message::survive(|| incoming.answer(&submitted)).is_none() {
             tracing::error!("a caller's waker panicked");
         }
     }
@@ -402,7 +434,10 @@ impl Handler<Wake> for Dispatcher {
 
     fn handle(&mut self, _: Wake, context: &mut DispatcherContext) {
         self.outgoing.borrow_mut().armed = false;
-        let waits = self.guarded(|dispatcher| Ok(dispatcher.send_on()));
+        let waits = self.guarded(|dispatcher| {
+            dispatcher.shared.points.pass(Point::DispatcherWake);
+            Ok(dispatcher.send_on())
+        });
         if let Ok(true) = waits {
             self.outgoing.borrow_mut().armed = true;
             context.run_later(REBUILD_PAUSE, |_, context| context.notify(Wake));
@@ -415,6 +450,7 @@ impl Handler<Subscribe> for Dispatcher {
 
     fn handle(&mut self, subscribe: Subscribe, _: &mut DispatcherContext) -> Self::Result {
         self.guarded(|dispatcher| {
+            dispatcher.shared.points.pass(Point::DispatcherSubscribe);
             if let Some(name) = &subscribe.name
                 && dispatcher.shared.registry.get(name).is_none()
             {
@@ -430,31 +466,10 @@ impl Handler<Unsubscribe> for Dispatcher {
     type Result = bool;
 
     fn handle(&mut self, Unsubscribe(id): Unsubscribe, _: &mut DispatcherContext) -> bool {
-        self.shared.subscriptions.remove(id)
-    }
-}
-
-impl Handler<Cancel> for Dispatcher {
-    type Result = ResponseFuture<Result<CancelOutcome>>;
-
-    fn handle(&mut self, Cancel(id): Cancel, _: &mut DispatcherContext) -> Self::Result {
-        match self.ledger_of(id) {
-            Ok(ledger) => ask(ledger, |ledger, answer| ledger.link.send(CancelRow { id, answer })),
-            Err(Error::NotFound { .. }) => Box::pin(async { Ok(CancelOutcome::NotFound) }),
-            Err(error) => fail(error),
-        }
-    }
-}
-
-impl Handler<Redrive> for Dispatcher {
-    type Result = ResponseFuture<Result<RedriveOutcome>>;
-
-    fn handle(&mut self, Redrive(id): Redrive, _: &mut DispatcherContext) -> Self::Result {
-        self.keys.redriven();
-        match self.ledger_of(id) {
-            Ok(ledger) => ask(ledger, |ledger, answer| ledger.link.send(RedriveRow { id, answer })),
-            Err(Error::NotFound { .. }) => Box::pin(async { Ok(RedriveOutcome::NotFound) }),
-            Err(error) => fail(error),
-        }
+        let removed = self.guarded(|dispatcher| {
+            dispatcher.shared.points.pass(Point::DispatcherUnsubscribe);
+            Ok(dispatcher.shared.subscriptions.remove(id))
+        });
+        removed.unwrap_or(false)
     }
 }

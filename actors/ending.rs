@@ -8,11 +8,12 @@ use actix_rt::Arbiter;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::ledger::Done;
+use super::ledger::{Done, WorkerLedger};
 use super::messages::{Close, CountRows, Quiesce};
 use super::system::{Phase, Shared};
 use super::worker::report;
 use crate::attempt::{Attempt, Input};
+use crate::panic_message::survive;
 use crate::queue::ShutdownReport;
 use crate::record::{ShardId, TaskId, TaskStatus};
 
@@ -85,36 +86,42 @@ fn named(attempt: &Attempt) -> (TaskId, String) {
 /// Gives back what workers have in hand whose threads are held by an attempt, in their place.
 /// Returns the attempts that still run.
 fn give_back_held(shared: &Shared) -> Vec<(TaskId, String)> {
+    let of_each = shared.workers.iter().filter_map(|worker| {
+        // what made the worker panic would end this thread, and with it the shutdown
+        survive(|| give_back_held_by(shared, worker))
+    });
+    of_each.flatten().collect()
+}
+
+fn give_back_held_by(shared: &Shared, worker: &WorkerLedger) -> Vec<(TaskId, String)> {
     let mut running = Vec::new();
-    for worker in &shared.workers {
-        // what it couldn't report needn't run again
-        report(shared, worker);
-        let attempts = unreported(shared, worker.index);
-        if attempts.is_empty() {
-            continue;
-        }
-        let mut at_rest = HashSet::new();
-        for parcel in worker.runs.open() {
-            at_rest.extend(parcel.body().take().into_iter().flatten().map(|attempt| attempt.id));
-            worker.runs.confirm(&parcel);
-        }
-        at_rest.extend(worker.queue().drain(..).map(|attempt| attempt.id));
-        at_rest.extend(worker.aborts().drain().map(|(id, suspended)| {
-            suspended.abort();
-            id
-        }));
-        let blocking = std::mem::take(&mut *worker.blocking());
-        at_rest.extend(blocking.iter().filter(|(_, of)| !of.runs).map(|(id, _)| *id));
-        let now = shared.clock.now();
-        for attempt in attempts {
-            if !at_rest.contains(&attempt.id) {
-                attempt.cancel.cancel();
-                running.push(named(&attempt));
-            }
-            worker.keep(Done { attempt, end: None, started_at: now, ended_at: now });
-        }
-        report(shared, worker);
+    // what it couldn't report needn't run again
+    report(shared, worker);
+    let attempts = unreported(shared, worker.index);
+    if attempts.is_empty() {
+        return Vec::new();
     }
+    let mut at_rest = HashSet::new();
+    for parcel in worker.runs.open() {
+        at_rest.extend(parcel.body().take().into_iter().flatten().map(|attempt| attempt.id));
+        worker.runs.confirm(&parcel);
+    }
+    at_rest.extend(worker.queue().drain(..).map(|attempt| attempt.id));
+    at_rest.extend(std::mem::take(&mut *worker.aborts()).into_iter().map(|(id, suspended)| {
+        suspended.abort();
+        id
+    }));
+    let blocking = std::mem::take(&mut *worker.blocking());
+    at_rest.extend(blocking.iter().filter(|(_, of)| !of.runs).map(|(id, _)| *id));
+    let now = shared.clock.now();
+    for attempt in attempts {
+        if !at_rest.contains(&attempt.id) {
+            attempt.cancel.cancel();
+            running.push(named(&attempt));
+        }
+        worker.keep(Done { attempt, end: None, started_at: now, ended_at: now });
+    }
+    report(shared, worker);
     running
 }
 

@@ -4,14 +4,17 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::ledger::{Answer, ShardLedger, Waiter};
 use crate::admission::{self, Permit};
 use crate::attempt::CachedInput;
 use crate::clock::Timestamp;
-use crate::error::{Error, Result, StoreError};
+use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::keys;
+use crate::panic_message::OneByOne;
 use crate::queues::QueueIndex;
 use crate::record::{ShardId, TaskId};
 use crate::store::NewTask;
@@ -33,6 +36,8 @@ pub(crate) struct Incoming {
     came: VecDeque<Came>,
     /// Permits to wait for a commit, one per task.
     permit: Option<Permit>,
+    /// Whether a commit may be storing them, and what stays in memory isn't in the ledger yet.
+    committing: bool,
 }
 
 /// What stays in memory beside a task's row.
@@ -61,7 +66,7 @@ struct Came {
 impl Incoming {
     pub(crate) fn new(ledger: Arc<ShardLedger>) -> Self {
         let (tasks, kept, groups, came) = Default::default();
-        Incoming { ledger, tasks, kept, groups, came, permit: None }
+        Incoming { ledger, tasks, kept, groups, came, permit: None, committing: false }
     }
 
     /// How many tasks there are.
@@ -169,6 +174,11 @@ impl Incoming {
         first
     }
 
+    /// Since when its first tasks wait.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.came.front().map(|came| came.at)
+    }
+
     /// How long all of its tasks together have waited until `now`.
     pub(crate) fn waited(&self, now: Instant) -> Duration {
         let waited = self.came.iter().map(|came| {
@@ -215,6 +225,7 @@ impl Incoming {
     /// Takes the rows back that weren't stored. They have no ids yet.
     pub(crate) fn put_back(&mut self, tasks: Vec<NewTask>) {
         self.tasks = tasks;
+        self.committing = false;
         for group in &mut self.groups {
             group.answer.expect_none();
         }
@@ -223,6 +234,7 @@ impl Incoming {
     /// Notes in each answer which ids its tasks will have: should this be dropped unanswered, the
     /// caller is told that they may be stored.
     pub(crate) fn expect_ids(&mut self, ids: impl IntoIterator<Item = TaskId>) {
+        self.committing = true;
         let mut ids = ids.into_iter();
         for group in &mut self.groups {
             group.answer.expect(ids.by_ref().take(group.len));
@@ -231,6 +243,7 @@ impl Incoming {
 
     /// Gives what stays in memory of the stored tasks to the shard's ledger.
     pub(crate) fn keep(&mut self, submitted: &[Result<TaskId, StoreError>]) {
+        self.committing = false;
         let mut targets = self.ledger.targets();
         let mut cached = self.ledger.cached();
         for (kept, stored) in self.kept.iter_mut().zip(submitted) {
@@ -280,6 +293,10 @@ impl Incoming {
     /// The answers to tasks of which nobody knows whether they are stored. What stays in memory of
     /// them is in the shard's ledger by then.
     pub(crate) fn into_unanswered(mut self) -> Vec<Answer> {
+        self.take_unanswered()
+    }
+
+    fn take_unanswered(&mut self) -> Vec<Answer> {
         let ids = self.groups.iter().flat_map(|group| group.answer.ids());
         let maybe: Vec<_> = ids.map(|id| Ok(*id)).collect();
         self.keep(&maybe);
@@ -332,6 +349,13 @@ fn split_off(came: &mut VecDeque<Came>, mut len: usize) -> VecDeque<Came> {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
+        if self.committing && std::thread::panicking() {
+            // the actor dies with the batch; the next one sees in the file what became of it
+            let why = "the shard's actor panicked during the commit";
+            let why = StoreError::new(StoreErrorKind::Io, why);
+            let unanswered = self.take_unanswered().into_iter();
+            self.ledger.unanswered().extend(unanswered.map(|answer| (answer, why.clone())));
+        }
         // those of whom nothing is on its way to the file: the others are told the truth one by one
         let mut refusals = Refusals::default();
         let shard = self.ledger.id;
@@ -340,6 +364,11 @@ impl Drop for Incoming {
         }
         refusals.count(&self.ledger);
         self.ledger.gauges.incoming.fetch_sub(self.kept.len(), Ordering::AcqRel);
+        if self.holds_values() {
+            let targets = self.kept.iter_mut().flat_map(|kept| kept.targets.drain(..));
+            drop(OneByOne(targets.collect()));
+            drop(OneByOne(self.kept.drain(..).map(|kept| kept.cached).collect()));
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 mod answer;
 mod gauges;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -98,7 +98,7 @@ pub(crate) struct DeliverItem {
 #[derive(Debug)]
 pub(crate) struct DeliverBatch {
     pub(crate) shard: ShardId,
-    pub(crate) items: Vec<DeliverItem>,
+    pub(crate) items: VecDeque<DeliverItem>,
     pub(crate) weight: ResultsWeight,
 }
 
@@ -352,7 +352,7 @@ pub(crate) struct WorkerLedger {
     /// Whether the worker has been told to report.
     pub(crate) armed: AtomicBool,
     /// How to end an async attempt that runs.
-    aborts: Mutex<HashMap<TaskId, tokio::task::AbortHandle>>,
+    aborts: Mutex<BTreeMap<TaskId, tokio::task::AbortHandle>>,
     /// Blocking attempts that were handed to the pool.
     blocking: Mutex<HashMap<TaskId, Blocking>>,
 }
@@ -376,7 +376,7 @@ impl WorkerLedger {
         lock(&self.queue)
     }
 
-    pub(crate) fn aborts(&self) -> MutexGuard<'_, HashMap<TaskId, tokio::task::AbortHandle>> {
+    pub(crate) fn aborts(&self) -> MutexGuard<'_, BTreeMap<TaskId, tokio::task::AbortHandle>> {
         lock(&self.aborts)
     }
 

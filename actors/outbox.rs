@@ -88,7 +88,16 @@ impl<T> Once<T> {
     }
 
     pub(crate) fn take(&self) -> Option<T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.lock().take()
+    }
+
+    /// It wasn't used up: another receiver may take it.
+    pub(crate) fn put_back(&self, value: T) {
+        *self.lock() = Some(value);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

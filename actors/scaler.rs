@@ -8,18 +8,18 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use actix_rt::{Arbiter, ArbiterHandle};
+use actix_rt::Arbiter;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::ledger::{ShardLedger, ShardState, Sums};
 use super::messages::MoveSlots;
 use super::shard::ShardChild;
 use super::supervision::supervise;
-use super::system::Shared;
+use super::system::{Shared, Thread};
 use crate::error::StoreError;
 use crate::scaling::{Controller, Decision, Figures, Load, TICK};
 use crate::store::{OpenKind, Recovered, shard_file};
@@ -60,11 +60,8 @@ pub(super) struct ShardThreads(Rc<RefCell<Vec<Arbiter>>>);
 
 impl ShardThreads {
     /// Starts one more. On the system's thread only.
-    pub(super) fn start(&self) -> std::io::Result<ArbiterHandle> {
-        let arbiter = Arbiter::try_new()?;
-        let handle = arbiter.handle();
-        self.0.borrow_mut().push(arbiter);
-        Ok(handle)
+    pub(super) fn start(&self) -> std::io::Result<Thread> {
+        Thread::start(&mut self.0.borrow_mut())
     }
 
     pub(super) fn take(&self) -> Vec<Arbiter> {
@@ -75,7 +72,7 @@ impl ShardThreads {
 /// Opens a shard's file on its thread, as a new one if there is none, and has its actor run there.
 /// Answered once that is up: what is sent to it before would be refused.
 pub(super) fn open_on(
-    thread: &ArbiterHandle,
+    thread: &Thread,
     shared: &Arc<Shared>,
     ledger: &Arc<ShardLedger>,
 ) -> oneshot::Receiver<Result<Recovered, StoreError>> {
@@ -125,7 +122,7 @@ pub(super) struct Scaler {
     threads: ShardThreads,
     controller: Controller,
     /// The thread of a shard that couldn't be opened.
-    spare: Option<ArbiterHandle>,
+    spare: Option<Thread>,
 }
 
 /// The sums of the shards that take tasks, at one moment.

@@ -9,6 +9,7 @@ mod flush;
 mod reads;
 mod refused;
 mod supervised;
+mod unsent;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -27,6 +28,7 @@ use super::system::Shared;
 use crate::clock::Timestamp;
 use crate::error::{Error, StoreError, StoreErrorKind};
 use crate::load::Smoothed;
+use crate::proof::{self, Point, Safeguard};
 use crate::store::ShardStore;
 
 pub(crate) use supervised::{ShardChild, open};
@@ -80,8 +82,6 @@ pub(crate) struct ShardActor<S: ShardStore> {
     maintain_at: Timestamp,
     /// When a step of maintenance began last.
     maintained: tokio::time::Instant,
-    started: tokio::time::Instant,
-    started_at: Timestamp,
     end: Rc<Cell<ChildEnd>>,
 }
 
@@ -142,7 +142,7 @@ impl<S: ShardStore> ShardActor<S> {
         shared: Arc<Shared>,
         end: Rc<Cell<ChildEnd>>,
     ) -> Self {
-        let now = shared.clock.now();
+        let now = shared.start.confirm(shared.clock.now());
         let actor = ShardActor {
             store: Some(store),
             inbox: Inbox::new(&ledger),
@@ -162,8 +162,6 @@ impl<S: ShardStore> ShardActor<S> {
             timer: None,
             maintain_at: now,
             maintained: tokio::time::Instant::now(),
-            started: tokio::time::Instant::now(),
-            started_at: now,
             end,
         };
         // before anybody can submit
@@ -190,7 +188,8 @@ impl<S: ShardStore> ShardActor<S> {
     /// much else of this shard is under way: a transaction costs as much as many rows, and they are
     /// about to bring more. A lone task doesn't wait: with it nothing else is under way.
     fn gathers(&mut self) -> bool {
-        if self.flushed.elapsed() > GATHER_WITHIN {
+        // where there are no other threads, nothing would come, nor would time pass
+        if proof::on_one_thread() || self.flushed.elapsed() > GATHER_WITHIN {
             return false;
         }
         let here = self.inbox.items();
@@ -249,9 +248,13 @@ impl<S: ShardStore> ShardActor<S> {
     }
 
     /// The time that maintenance goes by: a wall clock that jumped ahead doesn't count until the
-    /// process has been up for as long.
+    /// queue has been up for as long.
     fn confirmed_now(&self) -> Timestamp {
-        self.shared.clock.now().min(self.started_at.saturating_add(self.started.elapsed()))
+        let now = self.shared.clock.now();
+        if !proof::stands(Safeguard::ConfirmedTime) {
+            return now;
+        }
+        self.shared.start.confirm(now)
     }
 
     fn is_maintenance_due(&self) -> bool {
@@ -309,6 +312,7 @@ impl<S: ShardStore> Handler<Insert> for ShardActor<S> {
     type Result = ();
 
     fn handle(&mut self, Insert(incoming): Insert, context: &mut Context<Self>) {
+        self.shared.points.pass_in(self.ledger.id, Point::ShardInsert);
         self.inbox.asked.incoming.append(incoming);
         self.arm(context);
     }
@@ -318,6 +322,7 @@ impl<S: ShardStore> Handler<Finish> for ShardActor<S> {
     type Result = ();
 
     fn handle(&mut self, Finish(parcel): Finish, context: &mut Context<Self>) {
+        self.shared.points.pass_in(self.ledger.id, Point::ShardFinish);
         self.inbox.finishes.push(parcel);
         self.arm(context);
     }
@@ -327,6 +332,7 @@ impl<S: ShardStore> Handler<Delivered> for ShardActor<S> {
     type Result = ();
 
     fn handle(&mut self, Delivered(parcel): Delivered, context: &mut Context<Self>) {
+        self.shared.points.pass_in(self.ledger.id, Point::ShardDelivered);
         self.inbox.delivered.push(parcel);
         self.arm(context);
     }
@@ -336,6 +342,7 @@ impl<S: ShardStore> Handler<Wake> for ShardActor<S> {
     type Result = ();
 
     fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
+        self.shared.points.pass_in(self.ledger.id, Point::ShardWake);
         if self.gathers() {
             // behind what has come meanwhile
             self.armed = true;
@@ -352,6 +359,7 @@ impl<S: ShardStore> Handler<CancelRow> for ShardActor<S> {
     type Result = ();
 
     fn handle(&mut self, message: CancelRow, context: &mut Context<Self>) {
+        self.shared.points.pass_in(self.ledger.id, Point::ShardCancel);
         self.inbox.asked.cancels.push(message);
         self.arm(context);
     }
@@ -361,6 +369,7 @@ impl<S: ShardStore> Handler<RedriveRow> for ShardActor<S> {
     type Result = ();
 
     fn handle(&mut self, message: RedriveRow, context: &mut Context<Self>) {
+        self.shared.points.pass_in(self.ledger.id, Point::ShardRedrive);
         self.inbox.asked.redrives.push(message);
         self.arm(context);
     }

@@ -15,7 +15,9 @@ mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 pub(crate) use grant::Grant;
 use wanted::OfQueue;
@@ -275,6 +277,29 @@ impl Slots {
             wake.append(&mut state.call(Instant::now()));
         }
         wake.into_iter().collect()
+    }
+
+    /// Gives back places of a limited queue that a shard had no use for. Returns the shards to wake,
+    /// without the one that looks again by itself.
+    ///
+    /// Without a free slot nobody could use a place: they would give it back and wake each other for
+    /// ever, so they wait for a slot instead.
+    fn give_unused_places(
+        &self,
+        looks_again: Option<ShardId>,
+        queue: QueueIndex,
+        count: usize,
+    ) -> BTreeSet<ShardId> {
+        let mut state = self.lock();
+        let mut waiting = state.give_places(queue, count);
+        waiting.retain(|shard| Some(*shard) != looks_again);
+        if state.alone.is_none() && self.free(&state) > 0 {
+            return waiting;
+        }
+        for other in waiting {
+            state.waiting.entry(other).or_insert(Want { tasks: 1, head: i64::MAX });
+        }
+        BTreeSet::new()
     }
 
     /// Whether `shard`, which has these tasks ready, may claim one of them now. If not, it is woken

@@ -15,6 +15,7 @@ use actix::{Actor, Addr, AsyncContext, Context};
 use tokio::time::Instant;
 
 use super::ledger::Link;
+use crate::proof::Points;
 use crate::settings::Supervision;
 
 /// An actor that lived for this long before its file failed begins with the shortest pause again.
@@ -34,6 +35,9 @@ pub(crate) enum ChildEnd {
 /// What a supervised actor is, beside the actor itself.
 pub(crate) trait Child {
     type Actor: Actor<Context = Context<Self::Actor>>;
+
+    /// The proofs' places of its queue.
+    fn points(&self) -> &Points;
 
     /// Names it in the log.
     fn name(&self) -> String;
@@ -80,6 +84,7 @@ pub(crate) async fn supervise<C: Child>(
             Ok(ChildEnd::Stopped) => return,
             Ok(ChildEnd::Panicked) => {
                 tracing::error!(actor = child.name(), "an actor panicked; it is rebuilt");
+                child.points().lost();
                 panics.count();
             }
             Ok(ChildEnd::Faulted) => {

@@ -1,6 +1,7 @@
 //! The queue's own actix System: its threads, how they start, and how they end.
 
 mod shared;
+mod start;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
-use actix_rt::{Arbiter, System};
+use actix_rt::{Arbiter, ArbiterHandle, System};
 use tokio::sync::{oneshot, watch};
 
 pub(crate) use shared::{Phase, Shared};
@@ -24,6 +25,7 @@ use super::scaler::{self, Scaler, Scaling, ShardThreads};
 use super::supervision::{Child, supervise};
 use super::worker::Worker;
 use crate::error::{Error, Result, StartError};
+use crate::proof::{self, Points};
 use crate::queue::ShutdownReport;
 use crate::record::ShardId;
 use crate::store::{Recovered, SqliteStore};
@@ -55,6 +57,15 @@ pub(crate) async fn start(shared: Arc<Shared>) -> Result<Running> {
     let (started, starting) = oneshot::channel::<Started>();
     let (stop, stopped) = oneshot::channel::<Duration>();
     let (report, ended) = watch::channel(None);
+    if proof::on_one_thread() {
+        actix_rt::spawn(async move {
+            let (_, outcome) = run(&shared, started, stopped).await;
+            shared.release_directory();
+            report.send_replace(Some(outcome));
+        });
+        let (dispatcher, recovered) = starting.await.map_err(no_thread)??;
+        return Ok(Running { dispatcher, recovered, stop, ended });
+    }
     let run = move || {
         let runner = System::new();
         let (threads, outcome) = runner.block_on(run(&shared, started, stopped));
@@ -81,6 +92,35 @@ pub(crate) async fn start(shared: Arc<Shared>) -> Result<Running> {
 
 fn no_thread(why: impl fmt::Display) -> Error {
     Error::Start { reasons: vec![StartError::Thread { message: why.to_string() }] }
+}
+
+/// Where an actor lives.
+pub(super) enum Thread {
+    Own(ArbiterHandle),
+    /// On the caller's: only in a simulation.
+    Here,
+}
+
+impl Thread {
+    /// Starts a thread; its Arbiter is added to these, to be joined in the end.
+    pub(super) fn start(arbiters: &mut Vec<Arbiter>) -> std::io::Result<Self> {
+        if proof::on_one_thread() {
+            return Ok(Thread::Here);
+        }
+        let arbiter = Arbiter::try_new()?;
+        let handle = arbiter.handle();
+        arbiters.push(arbiter);
+        Ok(Thread::Own(handle))
+    }
+
+    /// Calls this there, soon.
+    pub(super) fn spawn_fn(&self, call: impl FnOnce() + Send + 'static) {
+        match self {
+            // one that has ended drops what it is given, and with it the way to answer
+            Thread::Own(handle) => drop(handle.spawn_fn(call)),
+            Thread::Here => drop(actix_rt::spawn(async { call() })),
+        }
+    }
 }
 
 /// How long the threads that user code may hold have to end.
@@ -168,15 +208,9 @@ async fn end_scaler(scaler: Option<Scaling>) {
 }
 
 async fn boot(shared: &Arc<Shared>, shards: &ShardThreads, arbiters: &mut Vec<Arbiter>) -> Started {
-    let thread = |arbiters: &mut Vec<Arbiter>| -> Result<actix_rt::ArbiterHandle> {
-        let arbiter = Arbiter::try_new().map_err(no_thread)?;
-        let handle = arbiter.handle();
-        arbiters.push(arbiter);
-        Ok(handle)
-    };
     let recovered = open_shards(shared, shards).await?;
     super::slots_of_keys::place_at_start(shared).await?;
-    let callback = thread(arbiters)?;
+    let callback = Thread::start(arbiters).map_err(no_thread)?;
     let for_callback = shared.clone();
     callback.spawn_fn(move || {
         let link = for_callback.callback.clone();
@@ -186,7 +220,7 @@ async fn boot(shared: &Arc<Shared>, shards: &ShardThreads, arbiters: &mut Vec<Ar
     });
     for ledger in &shared.workers {
         let (shared, ledger) = (shared.clone(), ledger.clone());
-        thread(arbiters)?.spawn_fn(move || {
+        Thread::start(arbiters).map_err(no_thread)?.spawn_fn(move || {
             let budget = shared.settings.supervision.clone();
             let link = ledger.clone();
             actix_rt::spawn(supervise(WorkerChild { shared, ledger }, link, budget));
@@ -247,6 +281,10 @@ struct CallbackChild {
 impl Child for CallbackChild {
     type Actor = CallbackActor;
 
+    fn points(&self) -> &Points {
+        &self.deliveries.shared.points
+    }
+
     fn name(&self) -> String {
         "callback".into()
     }
@@ -270,6 +308,10 @@ struct WorkerChild {
 
 impl Child for WorkerChild {
     type Actor = Worker;
+
+    fn points(&self) -> &Points {
+        &self.shared.points
+    }
 
     fn name(&self) -> String {
         format!("worker {}", self.ledger.index)

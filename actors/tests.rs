@@ -15,10 +15,14 @@ use super::shard::ShardActor;
 use super::system::Shared;
 use super::worker::Worker;
 
-use crate::clock::{Clock, Timestamp};
 use crate::prelude::*;
 use crate::record::ShardId;
 use crate::store::ShardStore;
+
+mod clocks;
+mod drops;
+#[cfg(feature = "proof")]
+mod seams;
 
 /// Makes an actor panic in its handler.
 #[derive(Clone, Copy, Message)]
@@ -313,34 +317,6 @@ async fn a_closure_that_panics_when_it_is_dropped_unused_harms_no_actor() {
     world.gate.open.add_permits(1);
     let handles = world.submit(1).await;
     world.all_end(handles).await;
-}
-
-/// A clock that jumped ahead used to have the shard look for expired records a thousand times a
-/// second, until the process had been up for as long as the jump.
-#[actix::test]
-async fn an_idle_shard_stays_idle_after_the_clock_jumped_ahead() {
-    let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
-    let dir = tempfile::tempdir().unwrap();
-    let builder = Queue::builder().dir(dir.path().join("queue")).clock(clock.clone());
-    let queue = builder.register::<gated::Task>().data(Gate::new()).start();
-    let queue = queue.await.unwrap();
-    let shard = &queue.shared().shards[0];
-    let sweeps = || shard.sweeps.load(Ordering::SeqCst);
-    let told = |count| async move {
-        while sweeps() < count {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(Duration::from_secs(30), told(1)).await.expect("the sweep of a start");
-    clock.advance(Duration::from_secs(365 * 24 * 3_600));
-    let before = sweeps();
-    for _ in 0..100 {
-        shard.link.send(Wake);
-        // answered behind the wake, so the shard has had its look
-        queue.counts().await.unwrap();
-    }
-    assert_eq!(sweeps(), before, "no record has been kept for longer than before");
-    queue.shutdown(Duration::from_secs(30)).await.unwrap();
 }
 
 #[task(name = "blocking.double", blocking)]

@@ -25,6 +25,7 @@ use super::system::Shared;
 use crate::attempt::{Attempt, AttemptEnd};
 use crate::clock::Timestamp;
 use crate::panic_message;
+use crate::proof::Point;
 use crate::record::{FailureKind, TaskFailure, TaskId};
 use crate::task;
 
@@ -55,12 +56,14 @@ impl Worker {
         let concurrency = self.shared.settings.workers.concurrency;
         let mut reported_at = None;
         while self.ledger.running.load(Ordering::Acquire) < concurrency {
-            let Some(attempt) = self.ledger.queue().pop_front() else { break };
             let started_at = self.shared.clock.now();
             if started_at.since(*reported_at.get_or_insert(started_at)) >= REPORT_WITHIN {
                 report(&self.shared, &self.ledger);
                 reported_at = Some(started_at);
             }
+            self.shared.points.pass(Point::WorkerStart);
+            // nothing is between this and its start: a panic there would lose it
+            let Some(attempt) = self.ledger.queue().pop_front() else { break };
             self.start(attempt, started_at);
         }
         self.ledger.armed.store(false, Ordering::Release);
@@ -154,12 +157,27 @@ impl Worker {
     }
 }
 
+/// Attempts that are over, between the ledger and the outbox of their shard: what isn't there yet
+/// goes back if the worker panics meanwhile.
+struct Unreported<'w> {
+    ledger: &'w WorkerLedger,
+    done: Vec<Done>,
+}
+
+impl Drop for Unreported<'_> {
+    fn drop(&mut self) {
+        self.done.drain(..).for_each(|done| self.ledger.keep(done));
+    }
+}
+
 /// Sends what is over to its shards and gives back the credits.
 pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
-    let mut done = worker.take_done();
+    let mut unreported = Unreported { ledger: worker, done: worker.take_done() };
+    let done = &mut unreported.done;
     if done.is_empty() {
         return;
     }
+    shared.points.pass(Point::WorkerReport);
     let released = done.iter().filter(|done| done.end.is_none()).count();
     shared.add_released(released as u64);
     let limited = done.iter().filter(|done| done.attempt.limited);
@@ -169,7 +187,7 @@ pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
         alone: done.iter().any(|done| done.attempt.alone),
         places: limited.map(|done| done.attempt.queue).collect(),
     };
-    for done in &done {
+    for done in &*done {
         measure(done);
     }
     for ledger in &shared.shards {
@@ -179,7 +197,7 @@ pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
         let mine = |done: &mut Done| done.attempt.id.shard() == ledger.id;
         let mut batch = Vec::new();
         if done.iter_mut().all(mine) {
-            batch = std::mem::take(&mut done);
+            batch = std::mem::take(done);
         } else {
             batch.extend(done.extract_if(.., mine));
         }
@@ -355,6 +373,7 @@ impl Handler<Run> for Worker {
     type Result = ();
 
     fn handle(&mut self, Run(parcel): Run, _: &mut Context<Self>) {
+        self.shared.points.pass(Point::WorkerRun);
         if let Some(attempts) = parcel.body().take() {
             self.ledger.queue().extend(attempts);
             self.ledger.runs.confirm(&parcel);
@@ -367,6 +386,7 @@ impl Handler<Wake> for Worker {
     type Result = ();
 
     fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
+        self.shared.points.pass(Point::WorkerWake);
         self.work();
     }
 }

@@ -75,8 +75,15 @@ impl fmt::Debug for Timestamp {
 
 /// Where the queue gets the time from: the system's clock, or one that a test moves by hand.
 #[derive(Clone, Debug, Default)]
-pub struct Clock {
-    manual: Option<Arc<AtomicI64>>,
+pub struct Clock(Source);
+
+#[derive(Clone, Debug, Default)]
+enum Source {
+    #[default]
+    System,
+    Manual(Arc<AtomicI64>),
+    #[cfg(feature = "proof")]
+    Simulated(fn() -> Timestamp),
 }
 
 impl Clock {
@@ -89,22 +96,30 @@ impl Clock {
     /// A clock that stands at `start` until [`Clock::advance`] or [`Clock::set`] moves it.
     #[must_use]
     pub fn manual(start: Timestamp) -> Self {
-        Clock { manual: Some(Arc::new(AtomicI64::new(start.as_micros()))) }
+        Clock(Source::Manual(Arc::new(AtomicI64::new(start.as_micros()))))
+    }
+
+    /// A clock that shows what this gives.
+    #[cfg(feature = "proof")]
+    pub(crate) fn simulated(now: fn() -> Timestamp) -> Self {
+        Clock(Source::Simulated(now))
     }
 
     /// The time now.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one reader of the wall clock")]
     pub fn now(&self) -> Timestamp {
-        match &self.manual {
-            Some(micros) => Timestamp(micros.load(Ordering::SeqCst)),
-            None => Timestamp::from(SystemTime::now()),
+        match &self.0 {
+            Source::System => Timestamp::from(SystemTime::now()),
+            Source::Manual(micros) => Timestamp(micros.load(Ordering::SeqCst)),
+            #[cfg(feature = "proof")]
+            Source::Simulated(now) => now(),
         }
     }
 
     /// Moves a manual clock forward; does nothing to the system's.
     pub fn advance(&self, by: Duration) {
-        if let Some(micros) = &self.manual {
+        if let Source::Manual(micros) = &self.0 {
             let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
             micros.fetch_add(by, Ordering::SeqCst);
         }
@@ -112,7 +127,7 @@ impl Clock {
 
     /// Sets a manual clock, backwards too; does nothing to the system's.
     pub fn set(&self, to: Timestamp) {
-        if let Some(micros) = &self.manual {
+        if let Source::Manual(micros) = &self.0 {
             micros.store(to.as_micros(), Ordering::SeqCst);
         }
     }

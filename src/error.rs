@@ -115,6 +115,14 @@ pub enum Error {
         since: u64,
     },
 
+    /// This process is a fork of the one that started the queue. The queue's threads aren't in it, and
+    /// its files aren't its own; nothing was done.
+    #[error("the queue belongs to process {pid}, and this is a fork of it")]
+    Forked {
+        /// The queue's process.
+        pid: u32,
+    },
+
     /// The settings have mistakes: all that loading or checking them found. A start reports those as
     /// [`StartError::Settings`], beside what else is wrong.
     #[error(transparent)]

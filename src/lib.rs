@@ -34,6 +34,13 @@ mod store;
 #[path = "../actors/mod.rs"]
 pub mod actors;
 
+#[cfg(feature = "proof")]
+#[doc(hidden)]
+pub mod proof;
+#[cfg(not(feature = "proof"))]
+#[allow(unreachable_pub, reason = "it can be reached with the feature")]
+mod proof;
+
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;

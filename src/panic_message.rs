@@ -9,6 +9,8 @@ use std::cell::{Cell, RefCell};
 use std::panic::{self, UnwindSafe};
 use std::sync::Once;
 
+use crate::proof::{self, Safeguard};
+
 thread_local! {
     static CATCHING: Cell<usize> = const { Cell::new(0) };
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -35,13 +37,40 @@ pub(crate) fn catch<T>(call: impl FnOnce() -> T + UnwindSafe) -> Result<T, Strin
     result.map_err(|payload| {
         let place = PLACE.with(|cell| cell.borrow_mut().take());
         let message = text(payload.as_ref());
-        // a payload whose drop panics must not end the process
-        drop(panic::catch_unwind(panic::AssertUnwindSafe(|| drop(payload))));
+        let_go(payload);
         match place {
             Some(place) => format!("{message} at {place}"),
             None => message,
         }
     })
+}
+
+/// Calls `call`; `None` if it panics. Nothing of the panic is left, whatever it was made of.
+pub(crate) fn survive<T>(call: impl FnOnce() -> T) -> Option<T> {
+    if !proof::stands(Safeguard::CaughtPanics) {
+        return Some(call());
+    }
+    panic::catch_unwind(panic::AssertUnwindSafe(call)).map_err(let_go).ok()
+}
+
+/// Values of the program's that are dropped one by one: two panics at a time would end the process.
+pub(crate) struct OneByOne<T>(pub(crate) Vec<T>);
+
+impl<T> Drop for OneByOne<T> {
+    fn drop(&mut self) {
+        for value in self.0.drain(..) {
+            if survive(|| drop(value)).is_none() {
+                tracing::error!("a value that was kept for a task panicked when it was dropped");
+            }
+        }
+    }
+}
+
+/// Drops what a panic was made of. Its drop can panic as well, and what that is made of, too.
+fn let_go(payload: Box<dyn Any + Send>) {
+    if let Err(again) = panic::catch_unwind(panic::AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(again);
+    }
 }
 
 fn text(payload: &(dyn Any + Send)) -> String {
@@ -63,6 +92,18 @@ mod tests {
         let caught = catch(|| -> u8 { panic!("no {}", "luck") }).unwrap_err();
         assert!(caught.starts_with("no luck at "), "{caught}");
         assert!(caught.contains("panic_message.rs:"), "{caught}");
+    }
+
+    #[test]
+    fn a_panic_made_of_what_panics_when_dropped_again_and_again_is_survived() {
+        struct Endless;
+        impl Drop for Endless {
+            fn drop(&mut self) {
+                panic::panic_any(Endless);
+            }
+        }
+        assert_eq!(survive(|| panic::panic_any(Endless)), None::<()>);
+        assert_eq!(survive(|| 7), Some(7));
     }
 
     #[test]

@@ -36,6 +36,7 @@ use crate::actors::system::{Running, Shared};
 use crate::admission::Permit;
 use crate::backpressure::Backpressure;
 use crate::error::{Error, Result, StoreError};
+use crate::proof::{self, Safeguard};
 use crate::record::{ShardId, TaskId, TaskRecord, TaskStatus};
 use crate::result::TaskResult;
 use crate::store::{
@@ -50,6 +51,10 @@ use crate::task::Task;
 /// in a plain tokio program, and never blocks the caller's thread. A [`TaskHandle`] holds a clone.
 /// Dropping the last one ends the queue without waiting, as a crash would: nothing acknowledged is
 /// lost, and what ran runs again. Call [`Queue::shutdown`] to end it in order.
+///
+/// A process that forks takes none of the queue's threads with it: in the child, what would wait for
+/// them returns [`Error::Forked`]. Messages sent to [`Queue::dispatcher`] there aren't answered. As
+/// long as a child lives that was forked and runs no other program, the directory stays locked.
 #[derive(Clone)]
 pub struct Queue {
     inner: Arc<Inner>,
@@ -61,6 +66,8 @@ struct Inner {
     dispatcher: Addr<Dispatcher>,
     recovered: BTreeMap<ShardId, Recovered>,
     ending: shutdown::Ending,
+    /// The process whose threads these actors are on.
+    pid: u32,
 }
 
 /// What a start found of the process before.
@@ -89,7 +96,8 @@ impl Queue {
     fn over(shared: Arc<Shared>, running: Running) -> Self {
         let Running { dispatcher, recovered, stop, ended, .. } = running;
         let ending = shutdown::Ending::new(stop, ended);
-        let inner = Arc::new(Inner { shared, dispatcher, recovered, ending });
+        let pid = std::process::id();
+        let inner = Arc::new(Inner { shared, dispatcher, recovered, ending, pid });
         Queue { inner, backpressure: Backpressure::default() }
     }
 
@@ -122,8 +130,8 @@ impl Queue {
     ///
     /// Anything wrong with the submission, before something is written; [`Error::ShuttingDown`];
     /// [`Error::Busy`], by a handle that doesn't wait or has waited long enough;
-    /// [`Error::DiskFull`], [`Error::ShardUnavailable`] or [`Error::Store`], when nothing was
-    /// stored; [`Error::Unknown`], when that isn't known.
+    /// [`Error::DiskFull`], [`Error::ShardUnavailable`], [`Error::Store`] or [`Error::Forked`], when
+    /// nothing was stored; [`Error::Unknown`], when that isn't known.
     pub async fn submit<T: Task>(&self, submission: Submission<T>) -> Result<TaskHandle<T>> {
         let id = self.send(submission.submit).await?;
         Ok(self.handle(id))
@@ -149,8 +157,24 @@ impl Queue {
         self.inner.dispatcher.send(submit).await?
     }
 
+    /// Refuses to go on in a fork: a message would wait there for ever, and a lock that another thread
+    /// held at that moment would never be free.
+    fn ensure_same_process(&self) -> Result<()> {
+        let pid = self.inner.pid;
+        if pid == std::process::id() || !proof::stands(Safeguard::ForksRefused) {
+            return Ok(());
+        }
+        Err(Error::Forked { pid })
+    }
+
+    /// The Dispatcher, to ask it something.
+    fn asked(&self) -> Result<&Addr<Dispatcher>> {
+        self.ensure_same_process().map(|()| &self.inner.dispatcher)
+    }
+
     /// Leave to submit, as this handle's way to behave has it.
     async fn enter(&self, tasks: usize, weight: usize) -> Result<Permit> {
+        self.ensure_same_process()?;
         let shared = &self.inner.shared;
         let entered = match self.backpressure {
             Backpressure::Wait => shared.admission.enter(tasks, weight).await,
@@ -220,7 +244,7 @@ impl Queue {
     }
 
     async fn guard(&self, subscribe: Subscribe) -> Result<SubscriptionGuard> {
-        let id = self.inner.dispatcher.send(subscribe).await??;
+        let id = self.asked()?.send(subscribe).await??;
         Ok(SubscriptionGuard { shared: self.inner.shared.clone(), id })
     }
 
@@ -241,7 +265,7 @@ impl Queue {
     ///
     /// As [`Queue::status`].
     pub async fn record(&self, id: TaskId) -> Result<TaskRecord> {
-        self.inner.dispatcher.send(GetTask(id)).await?
+        self.asked()?.send(GetTask(id)).await?
     }
 
     /// A page of tasks by status and name, in order of their ids. It reads the rows one after
@@ -251,7 +275,7 @@ impl Queue {
     ///
     /// [`Error::InvalidOption`] for a limit over 1,000; else as [`Queue::status`].
     pub async fn list(&self, list: ListTasks) -> Result<TaskPage> {
-        self.inner.dispatcher.send(list).await?
+        self.asked()?.send(list).await?
     }
 
     /// How many tasks there are of each status, zeros included. Exact for each shard at one moment.
@@ -261,7 +285,7 @@ impl Queue {
     /// [`Error::ShardUnavailable`] or [`Error::Store`] for a shard that can't be read;
     /// [`Error::ShuttingDown`] if the queue has ended.
     pub async fn counts(&self) -> Result<BTreeMap<TaskStatus, u64>> {
-        let counts = self.inner.dispatcher.send(CountTasks).await??;
+        let counts = self.asked()?.send(CountTasks).await??;
         Ok(counts.into_iter().collect())
     }
 
@@ -277,7 +301,7 @@ impl Queue {
     /// [`Error::ShardUnavailable`], [`Error::DiskFull`] or [`Error::Store`] for a shard that can't
     /// be written; [`Error::ShuttingDown`] if the queue has ended.
     pub async fn cancel(&self, id: TaskId) -> Result<CancelOutcome> {
-        self.inner.dispatcher.send(Cancel(id)).await?
+        self.asked()?.send(Cancel(id)).await?
     }
 
     /// Lets a task that ended without success run again, as if it were new. A durable callback that
@@ -288,7 +312,7 @@ impl Queue {
     ///
     /// As [`Queue::cancel`].
     pub async fn redrive(&self, id: TaskId) -> Result<RedriveOutcome> {
-        self.inner.dispatcher.send(Redrive(id)).await?
+        self.asked()?.send(Redrive(id)).await?
     }
 
     /// Copies every shard into a new directory while the queue is in use. Each shard's copy is
@@ -300,6 +324,7 @@ impl Queue {
     /// [`Error::Backup`], [`Error::ShardUnavailable`] or [`Error::Store`]; then the directory isn't
     /// a backup, and no restore takes it. Neither is it when the future is dropped.
     pub async fn backup(&self, to: impl AsRef<Path>) -> Result<()> {
+        self.ensure_same_process()?;
         let to = to.as_ref().to_path_buf();
         let action = format!("back up to {}", to.display());
         let failed = move |source: StoreError| Error::Backup { action: action.clone(), source };
@@ -394,6 +419,7 @@ impl Queue {
     /// [`Error::ShuttingDown`] if the queue's own thread ended in a panic, so that there is no
     /// report.
     pub async fn shutdown(&self, deadline: Duration) -> Result<ShutdownReport> {
+        self.ensure_same_process()?;
         self.inner.ending.run(deadline).await
     }
 }

@@ -2,7 +2,9 @@
 //! come since somebody looked.
 
 use std::cell::{Cell, RefCell};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::keys::SLOTS;
 

@@ -1,7 +1,9 @@
 //! What a shard's actors measure of it, for all to read: what routing goes by.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::load::ShardLoad;
 

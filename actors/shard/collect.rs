@@ -73,7 +73,7 @@ impl<S: ShardStore> ShardActor<S> {
         self.inbox.asked.incoming = std::mem::replace(incoming, first);
         if let Some(store) = &self.store {
             for (incoming, id) in incoming.take_strangers(store.outlook().next) {
-                self.refuse_submissions(incoming, || Error::NotFound { id });
+                self.shared.callback.refuse(incoming, || Error::NotFound { id });
             }
         }
         inbox

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{AsyncContext, Context};
+use tokio::time::Instant;
 
 use super::collect::InFlight;
+use super::unsent::Unsent;
 use super::{Asked, Inbox, MAINTAIN_EVERY, ShardActor};
 use crate::actors::incoming::Incoming;
 use crate::actors::ledger::{DeliverBatch, DeliverItem, ResultsWeight};
@@ -16,6 +18,8 @@ use crate::actors::slots::{KEPT_FOR, MayClaim, Wanted};
 use crate::attempt::{Attempt, CachedInput, Input};
 use crate::error::StoreError;
 use crate::lifecycle::Next;
+use crate::panic_message::OneByOne;
+use crate::proof::{self, Point};
 use crate::record::{Encoded, Outcome, TaskId, TaskRecord, TaskStatus};
 use crate::result::{ResultParts, TaskResult};
 use crate::store::{
@@ -32,7 +36,7 @@ impl<S: ShardStore> ShardActor<S> {
             return;
         }
         self.refuse_without_space();
-        self.flushed = tokio::time::Instant::now();
+        self.flushed = Instant::now();
         self.ledger.flush_begins();
         let flight = self.collect();
         let nothing = flight.batch.items() == 0
@@ -55,11 +59,16 @@ impl<S: ShardStore> ShardActor<S> {
             return;
         }
         self.ledger.gauges.commit_begins();
+        let (points, shard) = (self.shared.points.clone(), self.ledger.id);
         self.with_store(
             context,
             move |mut store| async move {
                 let began = Instant::now();
+                points.pass_in(shard, Point::ShardCommit);
+                proof::dawdle().await;
                 let result = store.apply(&flight.batch).await;
+                proof::dawdle().await;
+                points.pass_in(shard, Point::ShardCommitted);
                 (store, (flight, result, began.elapsed()))
             },
             |actor, (flight, result, took), context| {
@@ -119,18 +128,19 @@ impl<S: ShardStore> ShardActor<S> {
         self.second_try &= self.ends_only;
         self.ends_only = false;
         let InFlight { batch, inbox, grant } = flight;
-        let mut deliver = Vec::new();
-        let spent = self.settled(&batch, &inbox, &result.settled, &mut deliver);
+        let mut deliver = Unsent::new(&self.ledger);
+        let spent = self.settled(&batch, &inbox, &result.settled, &mut deliver.items);
+        self.shared.points.pass_in(self.ledger.id, Point::ShardSettled);
         let Inbox { asked: Asked { incoming, cancels, redrives }, finishes, delivered } = inbox;
         for parcel in &finishes {
             self.ledger.finishes.confirm(parcel);
         }
         if !spent.is_empty() {
             // the attempts hold the arguments, too
-            self.shared.callback.discard((finishes, spent));
+            self.shared.callback.discard((finishes, OneByOne(spent)));
         }
         if !batch.deliveries.is_empty() {
-            self.delivered_at = tokio::time::Instant::now();
+            self.delivered_at = Instant::now();
             let mut delivering = self.ledger.delivering();
             for end in &batch.deliveries {
                 delivering.remove(&end.id.sequence());
@@ -147,9 +157,10 @@ impl<S: ShardStore> ShardActor<S> {
         for (redrive, outcome) in redrives.into_iter().zip(result.redriven) {
             drop(redrive.answer.send(Ok(outcome)));
         }
-        deliver.extend(result.deliver.iter().filter_map(|record| self.item_of(record)));
+        deliver.items.extend(result.deliver.iter().filter_map(|record| self.item_of(record)));
         self.hand_out(result.claims, grant, batch.now);
-        self.send_deliveries(deliver);
+        self.shared.points.pass_in(self.ledger.id, Point::ShardHandedOut);
+        self.send_deliveries(deliver.take());
         self.after(context);
     }
 
@@ -221,8 +232,8 @@ impl<S: ShardStore> ShardActor<S> {
         let ids = items.iter().map(|item| item.result.id().sequence());
         self.ledger.delivering().extend(ids);
         let weight = ResultsWeight::new(&self.ledger, &items);
-        let batch = Once::new(DeliverBatch { shard: self.ledger.id, items, weight });
-        self.shared.callback.send(Deliver(self.shared.deliveries.post(batch)));
+        let batch = DeliverBatch { shard: self.ledger.id, items: items.into(), weight };
+        self.shared.callback.send(Deliver(self.shared.deliveries.post(Once::new(batch))));
     }
 
     /// Few callers are told here, which is sooner; waking many takes longer than storing their

@@ -12,6 +12,8 @@ use crate::actors::messages::{
 use crate::actors::supervision::ChildEnd;
 use crate::error::{Error, Result, StoreError};
 use crate::keys::SLOTS;
+use crate::panic_message::OneByOne;
+use crate::proof::Point;
 use crate::record::{TaskId, TaskRecord};
 use crate::result::TaskResult;
 use crate::store::{Lookup, ShardStore};
@@ -55,6 +57,7 @@ impl<S: ShardStore> Handler<GetRow> for ShardActor<S> {
     type Result = ();
 
     fn handle(&mut self, GetRow { id, answer }: GetRow, context: &mut Context<Self>) {
+        self.shared.points.pass_in(self.ledger.id, Point::ShardLookup);
         self.look_up(id, context, move |_, found, _| drop(answer.send(found)));
     }
 }
@@ -100,6 +103,7 @@ impl<S: ShardStore> Handler<Recheck> for ShardActor<S> {
             };
             let cached = actor.ledger.cached().remove(&sequence);
             if cached.is_some() || targets.is_some() {
+                let targets = OneByOne(targets.unwrap_or_default());
                 actor.shared.callback.discard((cached, targets));
             }
             let watching = actor.ledger.watchers().remove(&sequence);

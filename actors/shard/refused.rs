@@ -6,7 +6,6 @@ use actix::{ActorContext, AsyncContext, Context};
 
 use super::collect::InFlight;
 use super::{Asked, Inbox, ShardActor};
-use crate::actors::incoming::Incoming;
 use crate::actors::messages::Wake;
 use crate::actors::supervision::ChildEnd;
 use crate::error::{Error, StoreError, StoreErrorKind};
@@ -82,7 +81,7 @@ impl<S: ShardStore> ShardActor<S> {
         if !self.inbox.asked.incoming.is_empty() && self.shared.is_short_of_space() {
             let incoming = self.inbox.asked.incoming.take_all();
             let shard = self.ledger.id;
-            self.refuse_submissions(incoming, || Error::DiskFull { shard });
+            self.shared.callback.refuse(incoming, || Error::DiskFull { shard });
         }
     }
 
@@ -104,7 +103,7 @@ impl<S: ShardStore> ShardActor<S> {
     /// Refuses what callers asked for.
     fn refuse_asked(&self, asked: Asked, error: &StoreError) {
         let refuse = |action| error.clone().on(self.ledger.id, action);
-        self.refuse_submissions(asked.incoming, || refuse("store tasks"));
+        self.shared.callback.refuse(asked.incoming, || refuse("store tasks"));
         for cancel in asked.cancels {
             drop(cancel.answer.send(Err(refuse("cancel a task"))));
         }
@@ -138,21 +137,8 @@ impl<S: ShardStore> ShardActor<S> {
     pub(super) fn give_up_file(&mut self, context: &mut Context<Self>) {
         // dropped, it tells its callers that the shard is away
         let incoming = self.inbox.asked.incoming.take_all();
-        self.let_go(incoming);
+        self.shared.callback.let_go(incoming);
         self.end.set(ChildEnd::Faulted);
         context.stop();
-    }
-
-    /// Tells callers that nothing was stored.
-    pub(super) fn refuse_submissions(&self, mut incoming: Incoming, error: impl Fn() -> Error) {
-        incoming.refuse(error);
-        self.let_go(incoming);
-    }
-
-    /// Drops submissions, where their callers' code may run if there is some of it.
-    fn let_go(&self, incoming: Incoming) {
-        if incoming.holds_values() {
-            self.shared.callback.discard(incoming);
-        }
     }
 }

@@ -13,6 +13,7 @@ use crate::actors::messages::{Delivered, Finish, Recheck};
 use crate::actors::supervision::{Child, ChildEnd};
 use crate::actors::system::Shared;
 use crate::error::{Result, StoreError};
+use crate::proof::Points;
 use crate::record::TaskId;
 use crate::store::{self, Lookup, OpenKind, Recovered, ShardStore, SqliteStore};
 
@@ -113,6 +114,10 @@ pub(crate) fn open(
 
 impl Child for ShardChild {
     type Actor = ShardActor<SqliteStore>;
+
+    fn points(&self) -> &Points {
+        &self.shared.points
+    }
 
     fn name(&self) -> String {
         format!("shard {}", self.ledger.id)

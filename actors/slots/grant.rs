@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use super::{Freed, Slots};
 use crate::queues::{QueueBudget, QueueIndex};
@@ -95,9 +96,11 @@ impl Grant {
             state.waiting.remove(&self.shard);
             state.called.remove(&self.shard);
         }
+        // one that got no slot looks again by itself: woken, it would come here again at once
+        let looks = self.free.is_empty().then_some(self.shard);
         for (queue, count) in std::mem::take(&mut self.places) {
             if count > 0 {
-                wake.extend(self.slots.lock().give_places(queue, count));
+                wake.extend(self.slots.give_unused_places(looks, queue, count));
             }
         }
         for (worker, load_ns) in std::mem::take(&mut self.load_ns) {

@@ -343,6 +343,21 @@ fn no_more_places_of_a_limited_queue_are_given_than_it_has_and_others_go_on() {
     assert!(may(&slots, B, &of_limited(queue, 2, 5)));
 }
 
+/// A shard whose limited queue had more tasks than places took them without a slot, gave them back,
+/// woke itself for that and so kept its thread busy for as long as all slots were taken.
+#[test]
+fn places_that_come_back_wake_nobody_while_no_slot_is_free() {
+    let queue = Queues::new().get_or_add("mail");
+    let slots = Slots::new(1, 2, 0);
+    assigned(&slots, A, 2);
+    let wanted = of_limited(queue, 2, 5);
+    let places = slots.take(A, &wanted, MS);
+    assert_eq!((places.slots(), places.queues().left(queue)), (0, 2));
+    drop(slots.take(B, &wanted, MS).give_back(false));
+    assert!(places.give_back(false).is_empty());
+    assert_eq!(slots.release(0, &freed(1, 1, false)), [A, B], "both still wait");
+}
+
 #[test]
 fn a_guess_at_a_limited_queue_waits_for_no_place() {
     let queue = Queues::new().get_or_add("mail");

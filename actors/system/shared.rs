@@ -3,25 +3,28 @@
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
 
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 
 use crate::actors::blocking::BlockingPool;
 use crate::actors::callback::CallbackActor;
 use crate::actors::dispatcher::Dispatcher;
+use crate::actors::incoming::Incoming;
 use crate::actors::ledger::{DeliverBatch, Link, ShardLedger, ShardState, WorkerLedger};
 use crate::actors::messages::{Deliver, Discard, Wake};
 use crate::actors::outbox::{Once, Outbox};
 use crate::actors::scaler::Traffic;
 use crate::actors::slots::Slots;
 use crate::actors::subscriptions::Subscriptions;
+use crate::actors::system::start::Start;
 use crate::admission::{Admission, AdmissionLimits};
 use crate::backpressure;
 use crate::clock::Clock;
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::keys;
 use crate::order::Ageing;
+use crate::proof::Points;
 use crate::queues::{QueueIndex, Queues};
 use crate::record::ShardId;
 use crate::registry::{Registry, Role};
@@ -52,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) data: Arc<DataMap>,
     pub(crate) settings: Settings,
     pub(crate) clock: Clock,
+    /// Of the queue: a shard that is rebuilt knows of clocks that jumped before.
+    pub(crate) start: Start,
     /// Absent after the end: then another process, or this one, may have it.
     directory: Mutex<Option<Directory>>,
     /// By number; for shards that are absent yet, too, as many as there may be.
@@ -73,6 +78,7 @@ pub(crate) struct Shared {
     pub(crate) callback: Arc<CallbackLink>,
     pub(crate) deliveries: Outbox<Once<DeliverBatch>>,
     pub(crate) subscriptions: Subscriptions,
+    pub(crate) points: Points,
     pub(crate) pool: BlockingPool,
     /// Permits for submissions that wait for their commit.
     pub(crate) admission: Admission,
@@ -101,6 +107,19 @@ impl CallbackLink {
     /// Has a value of the user's dropped there, where the user's code may run.
     pub(crate) fn discard(&self, value: impl Any + Send) {
         self.0.send(Discard(Box::new(value)));
+    }
+
+    /// Drops submissions, there if their callers' code may run.
+    pub(crate) fn let_go(&self, incoming: Incoming) {
+        if incoming.holds_values() {
+            self.discard(incoming);
+        }
+    }
+
+    /// Tells callers that nothing was stored.
+    pub(crate) fn refuse(&self, mut incoming: Incoming, error: impl Fn() -> Error) {
+        incoming.refuse(error);
+        self.let_go(incoming);
     }
 }
 
@@ -152,6 +171,7 @@ impl Shared {
             callback: Arc::new(CallbackLink(Link::new())),
             deliveries: Outbox::new(),
             subscriptions: Subscriptions::new(registry.clone()),
+            points: Points::of(directory.path()),
             pool: BlockingPool::new(settings.workers.blocking_threads),
             admission: Admission::new(AdmissionLimits {
                 tasks: settings.limits.pending_submissions,
@@ -164,6 +184,7 @@ impl Shared {
             registry,
             data,
             settings,
+            start: Start::now(&clock),
             clock,
             released: AtomicU64::new(0),
             ballast_freed: AtomicBool::new(!directory.has_ballast()),

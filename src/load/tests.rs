@@ -58,6 +58,47 @@ fn the_longer_a_shard_takes_for_the_same_the_less_it_is_chosen() {
 }
 
 #[test]
+fn a_wait_is_that_for_the_commit_and_that_for_the_turn() {
+    let (commit_s, service_s) = (0.1, 0.5);
+    let busy = ShardLoad { incoming: 30, ready: 20, running: 6, commit_s, service_s, ..IDLE };
+    let busy = ShardLoad { commit_rows: 50.0, ..busy };
+    let waits = |load: ShardLoad, slots, expected: f64| {
+        let wait = load.expected_wait_s(slots);
+        assert!((wait - expected).abs() < 1e-9, "{wait} s, not {expected}");
+    };
+    // its commit, 30 rows of 2 ms each, and what 52 tasks take in 4 slots
+    waits(busy, 4.0, 0.1 + 0.06 + 6.5);
+    waits(busy, 0.5, 0.1 + 0.06 + 0.5 * 55.5);
+    waits(ShardLoad { age_s: 2.0, ..busy }, 4.0, 0.025 + 0.015 + 6.5);
+    waits(ShardLoad { commit_rows: 0.5, ..busy }, 4.0, 0.1 + 3.0 + 6.5);
+    waits(ShardLoad { running: 4, ..IDLE }, 4.0, 0.001);
+}
+
+#[test]
+fn waits_that_differ_by_little_are_equal() {
+    let waits = |commit_s| ShardLoad { commit_s, ..IDLE };
+    let first_or_second = |first, second| chosen(&[waits(first), waits(second)], 1);
+    assert_eq!(first_or_second(1.0, 0.91), Some(0));
+    assert_eq!(first_or_second(1.0, 0.89), Some(1));
+    assert_eq!(first_or_second(0.001, 0.000_85), Some(0), "by 150 us");
+    assert_eq!(first_or_second(0.001, 0.000_75), Some(1));
+}
+
+#[test]
+fn the_shards_that_are_active_share_the_slots() {
+    let tasks = ShardLoad { ready: 6, service_s: 1.0, ..IDLE };
+    let choose_of = |other: f64, active| {
+        let loads = [tasks, ShardLoad { commit_s: other, ..IDLE }];
+        choose(2, active, 8, 1, |index| Some(loads[index]))
+    };
+    // half a second behind 2 tasks in 4 slots, or none in 8
+    assert_eq!(choose_of(0.3, 2), Some(1));
+    assert_eq!(choose_of(0.8, 2), Some(0));
+    assert_eq!(choose_of(0.3, 1), Some(0));
+    assert_eq!(choose_of(0.3, 0), Some(0), "as if there were one");
+}
+
+#[test]
 fn a_shard_that_was_slow_once_is_tried_again() {
     let slow = ShardLoad { commit_s: 0.1, ..IDLE };
     assert_eq!(chosen(&[slow, IDLE], 1), Some(1));

@@ -27,6 +27,7 @@ impl Queue {
         &self,
         submissions: impl IntoIterator<Item = Submission<T>>,
     ) -> Result<Vec<TaskHandle<T>>> {
+        self.ensure_same_process()?;
         let tasks: Vec<Submit> =
             submissions.into_iter().map(|submission| submission.submit).collect();
         let limit = self.inner.shared.settings.limits.bulk;

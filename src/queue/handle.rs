@@ -51,6 +51,7 @@ impl<T: Task> TaskHandle<T> {
     /// [`Error::ResultExpired`] if its record is gone, [`Error::NotFound`] if it never was,
     /// [`Error::Store`] if it can't be read, [`Error::ShuttingDown`] if the queue ends first.
     pub async fn result(&self) -> Result<TaskResult> {
+        self.queue.ensure_same_process()?;
         let shared = &self.queue.inner.shared;
         let id = self.id;
         let ledger = shared.shard(id.shard()).ok_or(Error::NotFound { id })?;

@@ -115,6 +115,7 @@ impl Queue {
     }
 
     fn queue_index(&self, name: &str) -> Result<QueueIndex> {
+        self.ensure_same_process()?;
         self.inner.shared.queues_of().find(name)
     }
 

@@ -8,9 +8,9 @@ use super::changes::Arrival;
 use super::kinds::KindId;
 use super::row::{self, Details, Targets};
 use super::settle::Ended;
-use super::sqlite::SqliteStore;
 use super::work::Work;
 use super::{CancelOutcome, Parent, RedriveOutcome};
+use crate::clock::Timestamp;
 use crate::keys::slot_of;
 use crate::lifecycle::{self, Cancel, State};
 use crate::order::Place;
@@ -18,7 +18,8 @@ use crate::record::{DeadReason, Delivery, Outcome, TaskStatus};
 
 /// Served by the primary key.
 pub(super) const HEAD: &str = "
-    select kind, state, delivery, undelivered, priority, rank, targets, details, claim_no
+    select kind, state, delivery, undelivered, priority, rank, targets, details, claim_no,
+           due_or_ended_at
       from task
      where id = ?1";
 
@@ -33,7 +34,7 @@ pub(super) const CANCEL: &str = "
 pub(super) const REDRIVE: &str = "
     update task
        set state = ?3, delivery = 0, targets = 0, undelivered = null, failures = 0, crashes = 0,
-           rank = ?2, due_or_ended_at = null, started_at = null
+           rank = ?2, started_at = null, due_or_ended_at = submitted_at
      where id = ?1 and state in (4, 7, 8) and delivery in (0, 5, 9)";
 
 /// The parent of a callback that runs again waits for that one once more; what became of its other
@@ -59,6 +60,7 @@ struct Head {
     claim_no: u32,
     /// Why targets will never have its result, one each.
     reasons: Vec<DeadReason>,
+    due_or_ended_at: Option<Timestamp>,
 }
 
 impl Head {
@@ -77,7 +79,7 @@ impl Work<'_> {
     }
 
     fn cancel(&mut self, sequence: u64) -> rusqlite::Result<CancelOutcome> {
-        let Some(head) = self.store.head(sequence)? else { return Ok(CancelOutcome::NotFound) };
+        let Some(head) = self.head(sequence)? else { return Ok(CancelOutcome::NotFound) };
         match lifecycle::cancel(head.state) {
             Cancel::Request => return Ok(CancelOutcome::Requested),
             Cancel::TooLate => return Ok(CancelOutcome::AlreadyFinished(head.status())),
@@ -109,6 +111,9 @@ impl Work<'_> {
         self.changes.tally.remove(TaskStatus::NotStarted);
         self.changes.departures.push((head.kind, head.place));
         self.changes.arrivals.retain(|arrival| arrival.place != head.place);
+        if let (State::Waiting, Some(due)) = (head.state, head.due_or_ended_at) {
+            self.wait_no_more(sequence, due)?;
+        }
         self.announce(&ended, opening)?;
         if let Some(key) = &head.key {
             self.leave_lane(key, sequence, head.state == State::Held)?;
@@ -125,7 +130,7 @@ impl Work<'_> {
     }
 
     fn redrive(&mut self, sequence: u64) -> rusqlite::Result<RedriveOutcome> {
-        let Some(head) = self.store.head(sequence)? else { return Ok(RedriveOutcome::NotFound) };
+        let Some(head) = self.head(sequence)? else { return Ok(RedriveOutcome::NotFound) };
         if !lifecycle::may_redrive(head.state, &head.delivery) {
             return Ok(RedriveOutcome::NotDead(head.status()));
         }
@@ -160,7 +165,7 @@ impl Work<'_> {
 
     fn reopen(&mut self, parent: Parent) -> rusqlite::Result<()> {
         let sequence = parent.id.sequence();
-        let Some(mut head) = self.store.head(sequence)? else { return Ok(()) };
+        let Some(mut head) = self.head(sequence)? else { return Ok(()) };
         let of_this_run = parent.claim_no.is_none_or(|claim_no| claim_no == head.claim_no);
         let failed = head.reasons.iter().position(|reason| *reason == DeadReason::CallbackFailed);
         let (Some(failed), true) = (failed, of_this_run) else { return Ok(()) };
@@ -178,9 +183,10 @@ impl Work<'_> {
     }
 }
 
-impl SqliteStore {
+impl Work<'_> {
     fn head(&self, sequence: u64) -> rusqlite::Result<Option<Head>> {
-        let mut select = self.connection.prepare_cached(HEAD)?;
+        let store = self.store;
+        let mut select = store.connection.prepare_cached(HEAD)?;
         select
             .query_row([sequence as i64], |row| {
                 let reasons = row::reasons(row::text(row, 3)?);
@@ -188,17 +194,18 @@ impl SqliteStore {
                 let kind = KindId(row.get(0)?);
                 Ok(Head {
                     kind,
-                    definition: self.kinds.definition(kind),
+                    definition: store.kinds.definition(kind),
                     state: row::state(row.get(1)?),
-                    delivery: row::delivery(row.get(2)?, reasons.first().copied()),
+                    delivery: self.delivery_of(sequence, row.get(2)?, reasons.first().copied()),
                     priority: row::priority(row, 4)?,
                     place: Place { rank: row.get(5)?, sequence },
                     memory: Targets::read(row::count(row, 6)?).memory,
                     key: details.key(),
-                    parent: details.parent(self.shard),
+                    parent: details.parent(store.shard),
                     callbacks: details.callbacks(),
                     claim_no: row::count(row, 8)?,
                     reasons,
+                    due_or_ended_at: row.get::<_, Option<i64>>(9)?.map(Timestamp::from_micros),
                 })
             })
             .optional()

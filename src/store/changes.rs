@@ -1,5 +1,7 @@
 //! What a transaction changes in memory, once it is committed and not before.
 
+use std::collections::BTreeSet;
+
 use super::in_hand::Handled;
 use super::kinds::{Kind, KindId};
 use super::sqlite::SqliteStore;
@@ -45,6 +47,8 @@ pub(super) struct Changes {
     pub(super) tally: Tally,
     /// Rows that are ready now and weren't claimed.
     pub(super) arrivals: Vec<Arrival>,
+    /// Kinds of which the stretches that the head had passed were removed.
+    pub(super) cleaned: BTreeSet<KindId>,
     /// Places that were ready and aren't.
     pub(super) departures: Vec<(KindId, Place)>,
     /// The earliest due time among rows that began to wait.
@@ -75,7 +79,11 @@ impl SqliteStore {
             }
             self.kinds.add(id, kind);
         }
+        for kind in changes.cleaned {
+            self.passed.remove(&kind);
+        }
         for (kind, place) in changes.departures {
+            self.passed.insert(kind);
             if !self.windows.remove(kind, place) {
                 self.suspects.remove(&place);
             }

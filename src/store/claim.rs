@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use super::changes::Arrival;
 use super::kinds::KindId;
@@ -14,18 +14,26 @@ use super::{Claim, ClaimInput};
 use crate::clock::Timestamp;
 use crate::lifecycle;
 use crate::order::Place;
+use crate::proof::{self, Safeguard};
 use crate::record::{Counters, Encoded, TaskStatus};
 
 /// How many due rows one transaction makes ready at most.
 const PROMOTE: usize = 1_024;
 
-/// What an attempt starts from. Served by the primary key. Read before it is claimed: `returning`
-/// would build a temporary table for each row.
+/// What attempts start from. Served by the primary key. Read before they are claimed: `returning`
+/// would build a temporary table for each row, and has no order.
 pub(super) const LOOK: &str = "
     select claim_no, failures, crashes, priority, targets, submitted_at, details, checksum, kind,
-           payload
+           payload, id
       from task
-     where id = ?1 and state = 1";
+     where id between ?1 and ?2 and state = 1
+     order by id";
+
+/// Makes rows this process's own that were all looked at. Served by the primary key.
+pub(super) const CLAIM_RUN: &str = "
+    update task
+       set state = 2, claim_no = claim_no + 1, started_at = ?3
+     where id between ?1 and ?2 and state = 1";
 
 /// Makes a row this process's own. Served by the primary key.
 pub(super) const CLAIM: &str = "
@@ -33,17 +41,23 @@ pub(super) const CLAIM: &str = "
        set state = 2, claim_no = ?3, started_at = ?2
      where id = ?1 and state = 1";
 
-/// Rows whose time has come, earliest first. Served by task_due.
+/// Rows whose time has come, earliest first; without a rank if damage left nothing that waits there.
+/// Served by the primary keys.
 pub(super) const DUE: &str = "
-    select id, rank, kind, crashes
-      from task
-     where state = 0 and due_or_ended_at <= ?1
-     order by due_or_ended_at, id
+    select due.at, due.task, task.rank, task.kind, task.crashes
+      from due left join task on task.id = due.task and task.state = 0
+     where due.at <= ?1
+     order by due.at, due.task
      limit ?2";
 
+/// Begins to wait for its time.
+const WAIT: &str = "insert or ignore into due (at, task) values (?1, ?2)";
+
 /// Served by the primary key.
-pub(super) const PROMOTE_ONE: &str =
-    "update task set state = 1, due_or_ended_at = null where id = ?1 and state = 0";
+pub(super) const WAIT_NO_MORE: &str = "delete from due where at = ?1 and task = ?2";
+
+/// Served by the primary key.
+pub(super) const PROMOTE_ONE: &str = "update task set state = 1 where id = ?1 and state = 0";
 
 /// Something that may be claimed: an index into the submissions, or a row.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +82,16 @@ pub(super) struct Picked {
     pub(super) prefetched: bool,
 }
 
+impl Picked {
+    /// Whether both are on disk and this one's id comes next.
+    pub(super) fn follows(&self, other: &Picked) -> bool {
+        match (other.what, self.what) {
+            (Pick::Stored(one), Pick::Stored(next)) => one.sequence + 1 == next.sequence,
+            _ => false,
+        }
+    }
+}
+
 impl Work<'_> {
     /// Makes rows ready whose time has come.
     pub(super) fn promote_due(&mut self) -> rusqlite::Result<()> {
@@ -78,21 +102,39 @@ impl Work<'_> {
         self.changes.promoted = true;
         let mut due = self.connection().prepare_cached(DUE)?;
         let mut promote = self.connection().prepare_cached(PROMOTE_ONE)?;
+        let mut no_more = self.connection().prepare_cached(WAIT_NO_MORE)?;
         let mut rows = due.query(params![now.as_micros(), PROMOTE])?;
-        let mut ids = Vec::new();
+        let mut over = Vec::new();
         while let Some(row) = rows.next()? {
-            let sequence: i64 = row.get(0)?;
-            ids.push(sequence);
-            let crashes = row::count(row, 3)?;
-            self.changes.arrivals.push(Arrival {
-                place: Place { rank: row.get(1)?, sequence: sequence as u64 },
-                kind: KindId(row.get(2)?),
-                suspect: self.store.is_suspect(crashes),
-            });
+            let (at, sequence): (i64, i64) = (row.get(0)?, row.get(1)?);
+            over.push((at, sequence));
+            if let Some(rank) = row.get(2)? {
+                self.changes.arrivals.push(Arrival {
+                    place: Place { rank, sequence: sequence as u64 },
+                    kind: KindId(row.get(3)?),
+                    suspect: self.store.is_suspect(row::count(row, 4)?),
+                });
+            }
         }
-        for id in ids {
-            promote.execute([id])?;
+        for (at, sequence) in over {
+            promote.execute([sequence])?;
+            no_more.execute([at, sequence])?;
         }
+        Ok(())
+    }
+
+    /// Lets a row wait for its time.
+    pub(super) fn wait(&mut self, sequence: u64, due: Timestamp) -> rusqlite::Result<()> {
+        let mut wait = self.connection().prepare_cached(WAIT)?;
+        wait.execute(params![due.as_micros(), sequence as i64])?;
+        self.changes.wait_until(due);
+        Ok(())
+    }
+
+    /// Takes a row back that waits for its time.
+    pub(super) fn wait_no_more(&self, sequence: u64, due: Timestamp) -> rusqlite::Result<()> {
+        let mut no_more = self.connection().prepare_cached(WAIT_NO_MORE)?;
+        no_more.execute(params![due.as_micros(), sequence as i64])?;
         Ok(())
     }
 
@@ -199,35 +241,47 @@ impl Work<'_> {
         picked.into_iter().collect()
     }
 
-    /// Claims a row that is on disk.
-    pub(super) fn claim_stored(
-        &mut self,
-        kind: KindId,
-        place: Place,
-        prefetched: bool,
-    ) -> rusqlite::Result<()> {
-        let now = self.now();
+    /// Claims rows that are on disk, with ids that follow each other from this one on.
+    pub(super) fn claim_stored(&mut self, first: Place, run: &[Picked]) -> rusqlite::Result<()> {
+        let (first, now) = (first.sequence as i64, self.now().as_micros());
+        let last = first + run.len() as i64 - 1;
         let connection = self.connection();
         let mut look = self.statements.look.take();
-        let read = prepared(&mut look, connection, LOOK)?
-            .query_row([place.sequence as i64], |row| self.read_claim(place.sequence, row))
-            .optional()?;
-        self.statements.look = look;
-        self.changes.departures.push((kind, place));
-        let Some(mut read) = read else { return Ok(()) };
-        prepared(&mut self.statements.claim, connection, CLAIM)?.execute(params![
-            place.sequence as i64,
-            now.as_micros(),
-            read.counters.claim_no,
-        ])?;
-        read.prefetched = prefetched;
-        if let (Some(parent), ClaimInput::Parent(input)) = (read.parent, &mut read.input) {
-            *input = self.store.read_record(parent.id.sequence())?.map(Box::new);
+        let mut found = Vec::with_capacity(run.len());
+        let mut rows = prepared(&mut look, connection, LOOK)?.query([first, last])?;
+        while let Some(row) = rows.next()? {
+            let id: i64 = row.get(10)?;
+            let mut claim = self.read_claim(id as u64, row)?;
+            claim.prefetched = run[(id - first) as usize].prefetched;
+            found.push(claim);
         }
-        self.changes.tally.remove(TaskStatus::NotStarted);
-        self.changes.tally.add(TaskStatus::Running);
-        self.changes.handled.taken.push(place.sequence);
-        self.result.claims.push(read);
+        drop(rows);
+        self.statements.look = look;
+        for pick in run {
+            if let Pick::Stored(place) = pick.what {
+                self.changes.departures.push((pick.kind, place));
+            }
+        }
+        // a damaged counter isn't counted on
+        if found.iter().any(|claim| matches!(claim.input, ClaimInput::Corrupt)) {
+            for claim in &found {
+                let id = claim.id.sequence() as i64;
+                let mut update = connection.prepare_cached(CLAIM)?;
+                update.execute(params![id, now, claim.counters.claim_no])?;
+            }
+        } else {
+            let update = prepared(&mut self.statements.claim, connection, CLAIM_RUN)?;
+            update.execute([first, last, now])?;
+        }
+        for mut claim in found {
+            if let (Some(parent), ClaimInput::Parent(input)) = (claim.parent, &mut claim.input) {
+                *input = self.store.read_record(parent.id.sequence())?.map(Box::new);
+            }
+            self.changes.tally.remove(TaskStatus::NotStarted);
+            self.changes.tally.add(TaskStatus::Running);
+            self.changes.handled.taken.push(claim.id.sequence());
+            self.result.claims.push(claim);
+        }
         Ok(())
     }
 
@@ -247,7 +301,8 @@ impl Work<'_> {
         let (codec, details) = known.unwrap_or_default();
         let sum = row::checksum(&kind.hasher, codec, sequence, payload, text);
         let parent = details.parent(store.shard);
-        let input = if !intact || i64::from(sum) != row.get::<_, i64>(7)? {
+        let matches = i64::from(sum) == row.get::<_, i64>(7)?;
+        let input = if !intact || !matches && proof::stands(Safeguard::Checksum) {
             ClaimInput::Corrupt
         } else if parent.is_some() {
             ClaimInput::Parent(None)

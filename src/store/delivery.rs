@@ -4,15 +4,16 @@ use rusqlite::{OptionalExtension, params};
 
 use super::row::{self, Targets};
 use super::sqlite::SqliteStore;
-use super::work::{Work, prepared};
+use super::work::Work;
 use crate::lifecycle::{self, State};
 use crate::record::{DeadReason, Delivery, TaskStatus};
 
-/// The one delivery of a task ended well: the common case. Served by the primary key.
-pub(super) const CALLBACKED: &str = "
-    update task
-       set delivery = 5, targets = 0
-     where id = ?1 and claim_no = ?2 and delivery = 6 and targets = 1 and undelivered is null";
+/// The one delivery of a task, to memory, didn't end well. Served by the primary key.
+pub(super) const UNDELIVERED: &str =
+    "update task set delivery = 9, undelivered = ?2 where id = ?1 and delivery = 5";
+
+/// Served by the primary key.
+pub(super) const STATE: &str = "select state from task where id = ?1";
 
 /// Served by the primary key.
 pub(super) const OPEN_DELIVERY: &str = "
@@ -26,12 +27,25 @@ pub(super) const CLOSE_ONE: &str = "
        set delivery = ?2, targets = ?3, undelivered = ?4
      where id = ?1";
 
-/// Results that wait for credits, oldest task first. Served by task_pending.
+/// Results that wait for credits, oldest task first. Served by the primary keys.
 pub(super) const WAITING: &str = concat!(
     "select ",
     row::record_columns!(),
-    " from task where delivery = 1 order by id limit ?1"
+    " from pending cross join task on task.id = pending.task and task.delivery = 1
+     order by pending.task limit ?1"
 );
+
+/// Begins to wait for credits.
+const WAIT: &str = "insert or ignore into pending (task) values (?1)";
+
+/// Served by the primary key.
+pub(super) const WAIT_NO_MORE: &str = "delete from pending where task = ?1";
+
+/// Begins a delivery to memory alone. Served by the primary key.
+pub(super) const SEND_ALONE: &str = "
+    update task
+       set delivery = 5, targets = 0
+     where id = ?1 and delivery = 1 and targets = 1 and undelivered is null";
 
 /// Served by the primary key.
 pub(super) const SEND: &str = "update task set delivery = 6 where id = ?1 and delivery = 1";
@@ -43,18 +57,8 @@ impl Work<'_> {
     /// Writes the ends of deliveries to targets in memory.
     pub(super) fn end_deliveries(&mut self) -> rusqlite::Result<()> {
         for end in &self.batch.deliveries {
-            let sequence = end.id.sequence();
-            if end.dead.is_none() {
-                let connection = self.connection();
-                let update = prepared(&mut self.statements.callbacked, connection, CALLBACKED)?;
-                if update.execute(params![sequence as i64, end.claim_no])? == 1 {
-                    self.changes.tally.remove(TaskStatus::Callbacking);
-                    self.changes.tally.add(TaskStatus::Callbacked);
-                    self.changes.handled.laid.push(sequence);
-                    continue;
-                }
-            }
-            self.close_one(sequence, Closing::Memory { claim_no: end.claim_no }, end.dead)?;
+            let closing = Closing::Memory { claim_no: end.claim_no };
+            self.close_one(end.id.sequence(), closing, end.dead)?;
         }
         Ok(())
     }
@@ -67,6 +71,11 @@ impl Work<'_> {
         which: Closing,
         dead: Option<DeadReason>,
     ) -> rusqlite::Result<()> {
+        if let Closing::Memory { claim_no } = which
+            && self.store.in_hand.sent(sequence) == Some(claim_no)
+        {
+            return self.close_sent(sequence, dead);
+        }
         let Some(mut open) = self.store.open_delivery_of(sequence)? else { return Ok(()) };
         let in_memory = matches!(which, Closing::Memory { .. });
         let is_open = match which {
@@ -91,7 +100,7 @@ impl Work<'_> {
             _ => open.delivery.clone(),
         };
         if open.delivery == Delivery::Pending && after != Delivery::Pending {
-            self.changes.undelivered -= 1;
+            self.pending_no_more(sequence)?;
         }
         self.connection().prepare_cached(CLOSE_ONE)?.execute(params![
             sequence as i64,
@@ -101,6 +110,58 @@ impl Work<'_> {
         ])?;
         self.changes.tally.remove(lifecycle::status(open.state, &open.delivery));
         self.changes.tally.add(lifecycle::status(open.state, &after));
+        Ok(())
+    }
+
+    /// As [`SqliteStore::delivery_of`], as far as this transaction has come.
+    pub(super) fn delivery_of(
+        &self,
+        sequence: u64,
+        code: u8,
+        reason: Option<DeadReason>,
+    ) -> Delivery {
+        let handled = &self.changes.handled;
+        let sent = match self.store.in_hand.sent(sequence) {
+            Some(_) => !handled.unsent.contains(&sequence),
+            None => handled.sent.iter().any(|(row, _)| *row == sequence),
+        };
+        presumed(row::delivery(code, reason), sent)
+    }
+
+    /// Ends a delivery to memory alone. If it ended well the row says so already.
+    fn close_sent(&mut self, sequence: u64, dead: Option<DeadReason>) -> rusqlite::Result<()> {
+        // its end may come twice
+        if !self.changes.handled.unsent.insert(sequence) {
+            return Ok(());
+        }
+        self.changes.handled.laid.push(sequence);
+        self.changes.tally.remove(TaskStatus::Callbacking);
+        let Some(reason) = dead else {
+            self.changes.tally.add(TaskStatus::Callbacked);
+            return Ok(());
+        };
+        let (row, reasons) = (sequence as i64, row::reasons_text(&[reason]));
+        let mut update = self.connection().prepare_cached(UNDELIVERED)?;
+        update.execute(params![row, reasons])?;
+        let mut state = self.connection().prepare_cached(STATE)?;
+        let state = state.query_row([row], |row| row.get::<_, u8>(0)).optional()?;
+        // damage may have left no row
+        if let Some(state) = state.map(row::state) {
+            self.changes.tally.add(lifecycle::status(state, &Delivery::Dead(reason)));
+        }
+        Ok(())
+    }
+
+    /// Lets a result wait for credits.
+    pub(super) fn pending(&mut self, sequence: u64) -> rusqlite::Result<()> {
+        let listed = self.connection().prepare_cached(WAIT)?.execute([sequence as i64])?;
+        self.changes.undelivered += listed as i64;
+        Ok(())
+    }
+
+    fn pending_no_more(&mut self, sequence: u64) -> rusqlite::Result<()> {
+        let gone = self.connection().prepare_cached(WAIT_NO_MORE)?.execute([sequence as i64])?;
+        self.changes.undelivered -= gone as i64;
         Ok(())
     }
 
@@ -131,19 +192,33 @@ impl Work<'_> {
                 break;
             }
         }
+        let mut send_alone = self.connection().prepare_cached(SEND_ALONE)?;
         let mut send = self.connection().prepare_cached(SEND)?;
         for record in &mut records {
-            send.execute([record.id.sequence() as i64])?;
+            let sequence = record.id.sequence();
+            if send_alone.execute([sequence as i64])? == 1 {
+                self.changes.handled.sent.push((sequence, record.counters.claim_no));
+            } else {
+                send.execute([sequence as i64])?;
+            }
             self.changes.tally.remove(record.status);
             self.changes.tally.add(TaskStatus::Callbacking);
-            self.changes.handled.taken.push(record.id.sequence());
-            self.changes.undelivered -= 1;
+            self.changes.handled.taken.push(sequence);
+            self.pending_no_more(sequence)?;
             record.status = TaskStatus::Callbacking;
             record.delivery = Delivery::Callbacking;
         }
         self.credits -= records.len();
         self.result.deliver = records;
         Ok(())
+    }
+}
+
+/// What a delivery is that says of itself that it ended well, while it is being sent.
+fn presumed(delivery: Delivery, sent: bool) -> Delivery {
+    match delivery {
+        Delivery::Callbacked if sent => Delivery::Callbacking,
+        delivery => delivery,
     }
 }
 
@@ -167,6 +242,17 @@ pub(super) struct OpenDelivery {
 }
 
 impl SqliteStore {
+    /// The delivery of a row with this in its column `delivery`, and why its first target will never
+    /// have the result. What is being sent to memory alone isn't over.
+    pub(super) fn delivery_of(
+        &self,
+        sequence: u64,
+        code: u8,
+        reason: Option<DeadReason>,
+    ) -> Delivery {
+        presumed(row::delivery(code, reason), self.in_hand.sent(sequence).is_some())
+    }
+
     fn open_delivery_of(&self, sequence: u64) -> rusqlite::Result<Option<OpenDelivery>> {
         let mut select = self.connection.prepare_cached(OPEN_DELIVERY)?;
         select

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ballast;
 use super::fault::Fault;
-use super::files;
+use super::files::{self, FileIdentity};
 use super::lock::{DirectoryLock, Locking};
 use super::manifest::{self, Manifest, ShardEntry, ShardState, StoredQueue};
 use crate::error::{Error, StartError, StoreError, StoreErrorKind};
+use crate::proof::{self, Safeguard};
 use crate::record::ShardId;
 
 pub(crate) use super::manifest::shard_file;
@@ -185,6 +186,9 @@ impl Directory {
     /// Gives the ballast's space back to the disk, for settlements and checkpoints; to be called
     /// at the first [`StoreErrorKind::Full`]. True if there was any.
     pub(crate) fn free_ballast(&self) -> Result<bool, StoreError> {
+        if !proof::stands(Safeguard::Ballast) {
+            return Ok(false);
+        }
         ballast::free(&self.inner.path)
     }
 
@@ -202,6 +206,11 @@ impl Directory {
     pub(crate) fn ensure_still_ours(&self) -> Result<(), StoreError> {
         self.inner.lock.ensure_same_process()?;
         self.inner.lock.ensure_same_file()
+    }
+
+    /// The file by which the directory is owned, as it was when it was taken.
+    pub(crate) fn lock_file(&self) -> (PathBuf, FileIdentity) {
+        self.inner.lock.file()
     }
 
     fn manifest(&self) -> MutexGuard<'_, Manifest> {

@@ -1,7 +1,7 @@
 //! Small things about files: private modes, syncing, names, identities.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -19,10 +19,14 @@ pub(crate) fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// Makes a directory that only its owner can enter, and syncs it and its parent.
+/// Makes a directory that only its owner can enter, and syncs it and its parent. One that another
+/// process has made in the meantime does as well.
 pub(crate) fn create_directory(path: &Path) -> Result<(), StoreError> {
     let action = format!("create the directory {}", name_of(path));
-    DirBuilder::new().mode(DIRECTORY_MODE).create(path).fault(&action)?;
+    match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
+        created => created.fault(&action)?,
+    }
     sync_directory(path)?;
     sync_directory(&parent_of(path))
 }
@@ -80,7 +84,7 @@ pub(crate) fn open_private(path: &Path) -> Result<File, StoreError> {
 pub(crate) fn look_at(path: &Path) -> Result<Option<Metadata>, StoreError> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).fault(&format!("look at {}", name_of(path))),
     }
 }
@@ -112,7 +116,7 @@ pub(crate) fn require_plain(path: &Path, metadata: &Metadata) -> Result<(), Stor
 /// Removes a file that may not be there.
 pub(crate) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).fault(&format!("remove {}", name_of(path)))
         }
         _ => Ok(()),

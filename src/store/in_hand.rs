@@ -3,12 +3,18 @@
 //! A log in the file, read when it is opened. Each transaction that takes rows up or lays them down
 //! adds one step; after some steps, all of them are folded into one. So a task costs no write of its
 //! own for this, and a recovery looks at no row that nobody had in hand.
+//!
+//! A row whose result is sent to targets in memory and to nobody else says at once that it was
+//! called back, and that is true as soon as the row is laid down: as long as it is in hand, it is
+//! being called back. So the end of such a delivery, which most tasks have, writes no row. (In a
+//! two-phase commit this is called presumed commit: C. Mohan, B. Lindsay, R. Obermarck, "Transaction
+//! management in the R* distributed database management system", 1986.)
 
 use rusqlite::{Connection, params};
 
 use super::work::Work;
 use crate::error::{StoreError, StoreErrorKind};
-use crate::record::Sequences;
+use crate::record::{BySequence, Sequences};
 
 /// How many steps the log has at most: enough that folding costs little, and all fit in a few pages.
 const STEPS_MAX: i64 = 64;
@@ -19,10 +25,19 @@ const ADD: &str = "insert into in_hand (step, laid, taken) values (?1, ?2, ?3)";
 
 const CLEAR: &str = "delete from in_hand";
 
+/// What a row is in hand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// An attempt, or a delivery to several targets.
+    Live,
+    /// A delivery to memory alone, of the result of this claim.
+    Sent(u32),
+}
+
 /// The rows in hand, as the last commit left them.
 #[derive(Debug, Default)]
 pub(super) struct InHand {
-    rows: Sequences,
+    rows: BySequence<Held>,
     /// The number of the next step.
     step: i64,
 }
@@ -32,6 +47,10 @@ pub(super) struct InHand {
 pub(super) struct Handled {
     pub(super) laid: Vec<u64>,
     pub(super) taken: Vec<u64>,
+    /// Those in hand, or taken, that are sent to memory alone, each with the claim that ended so.
+    pub(super) sent: Vec<(u64, u32)>,
+    /// Those that were sent and aren't any more.
+    pub(super) unsent: Sequences,
     /// The number of the step after this transaction's, if it wrote one.
     next_step: Option<i64>,
 }
@@ -42,12 +61,13 @@ impl InHand {
         let fault = super::fault::store_error;
         let mut select = connection.prepare(LOG).map_err(fault)?;
         let mut steps = select.query([]).map_err(fault)?;
-        let mut rows = Sequences::default();
+        let mut rows = BySequence::default();
         while let Some(step) = steps.next().map_err(fault)? {
             for row in read_runs(&step.get::<_, Vec<u8>>(0).map_err(fault)?)? {
                 rows.remove(&row);
             }
-            rows.extend(read_runs(&step.get::<_, Vec<u8>>(1).map_err(fault)?)?);
+            let taken = read_runs(&step.get::<_, Vec<u8>>(1).map_err(fault)?)?;
+            rows.extend(taken.into_iter().map(|row| (row, Held::Live)));
         }
         // the first transaction folds what was read
         Ok(InHand { rows, step: STEPS_MAX })
@@ -55,9 +75,22 @@ impl InHand {
 
     /// All of them, in order.
     pub(super) fn sorted(&self) -> Vec<u64> {
-        let mut rows: Vec<u64> = self.rows.iter().copied().collect();
+        let mut rows: Vec<u64> = self.rows.keys().copied().collect();
         rows.sort_unstable();
         rows
+    }
+
+    /// Which claim's result is being sent to memory alone.
+    pub(super) fn sent(&self, row: u64) -> Option<u32> {
+        match self.rows.get(&row)? {
+            Held::Live => None,
+            Held::Sent(claim_no) => Some(*claim_no),
+        }
+    }
+
+    /// Takes note of a delivery that an earlier opening of the file began.
+    pub(super) fn found_sent(&mut self, row: u64, claim_no: u32) {
+        self.rows.insert(row, Held::Sent(claim_no));
     }
 
     /// Takes over what a committed transaction changed.
@@ -65,7 +98,8 @@ impl InHand {
         for row in handled.laid {
             self.rows.remove(&row);
         }
-        self.rows.extend(handled.taken);
+        self.rows.extend(handled.taken.into_iter().map(|row| (row, Held::Live)));
+        self.rows.extend(handled.sent.into_iter().map(|(row, no)| (row, Held::Sent(no))));
         self.step = handled.next_step.unwrap_or(self.step);
     }
 }
@@ -81,14 +115,12 @@ impl Work<'_> {
         }
         let mut step = store.in_hand.step;
         let (laid, taken) = if step >= STEPS_MAX {
-            let mut rows = store.in_hand.rows.clone();
-            for row in &handled.laid {
-                rows.remove(row);
-            }
-            rows.extend(&handled.taken);
+            let laid: Sequences = handled.laid.iter().copied().collect();
+            let held = store.in_hand.rows.keys().filter(|row| !laid.contains(row));
+            let rows = held.chain(&handled.taken).copied().collect();
             connection.prepare_cached(CLEAR)?.execute([])?;
             step = 0;
-            (Vec::new(), runs(rows.into_iter().collect()))
+            (Vec::new(), runs(rows))
         } else {
             (runs(handled.laid.clone()), runs(handled.taken.clone()))
         };

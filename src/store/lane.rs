@@ -29,8 +29,7 @@ const FIND: &str = "select key from lane where task = ?1";
 pub(super) const HEAD: &str =
     "select state, kind, rank, crashes, due_or_ended_at from task where id = ?1";
 
-pub(super) const RELEASE: &str =
-    "update task set state = ?2, due_or_ended_at = ?3 where id = ?1 and state = 10";
+pub(super) const RELEASE: &str = "update task set state = ?2 where id = ?1 and state = 10";
 
 /// The next slot that has a task: with each, the index is entered anew, however many tasks a slot
 /// has.
@@ -116,9 +115,9 @@ impl Work<'_> {
         let state = if due.is_some() { State::Waiting } else { State::Ready };
         let mut release = self.connection().prepare_cached(RELEASE)?;
         let sequence = held.place.sequence as i64;
-        release.execute(params![sequence, state.code(), due.map(Timestamp::as_micros)])?;
+        release.execute(params![sequence, state.code()])?;
         match due {
-            Some(due) => self.changes.wait_until(due),
+            Some(due) => self.wait(held.place.sequence, due)?,
             None => self.changes.arrivals.push(held),
         }
         Ok(())

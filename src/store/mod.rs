@@ -23,6 +23,7 @@ mod manifest;
 mod migrate;
 mod open;
 mod read;
+mod ready;
 mod recover;
 mod row;
 mod settle;

@@ -14,6 +14,7 @@ use super::manifest::{ShardEntry, ShardState};
 use super::migrate::{self, MIGRATIONS, Migration};
 use super::{backup, configure};
 use crate::error::{StoreError, StoreErrorKind};
+use crate::proof::{self, Safeguard};
 use crate::record::{SEQUENCE_MAX, ShardId};
 
 /// The oldest SQLite in which a reset of the write-ahead log can't lose commits.
@@ -66,11 +67,11 @@ pub(crate) struct OpenedShard {
     pub(crate) guard: FileGuard,
 }
 
-/// Remembers by which process and as which file a shard was opened.
+/// Remembers by which process and as which files a shard was opened: the file itself, its log, and the
+/// directory's lock.
 #[derive(Clone, Debug)]
 pub(crate) struct FileGuard {
-    path: PathBuf,
-    identity: FileIdentity,
+    files: Vec<(PathBuf, FileIdentity)>,
     pid: u32,
 }
 
@@ -80,26 +81,32 @@ impl FileGuard {
         if self.pid == std::process::id() {
             return Ok(());
         }
-        let why = format!(
-            "{} was opened by process {} and this is a fork of it",
-            files::name_of(&self.path),
-            self.pid
-        );
+        let why = format!("the shard was opened by process {} and this is a fork of it", self.pid);
         Err(StoreError::new(StoreErrorKind::Forked, why))
     }
 
-    /// Refuses to go on when the file was removed, renamed or replaced: what is written to it now
-    /// would be gone at the next start.
-    pub(crate) fn ensure_same_file(&self) -> Result<(), StoreError> {
-        let found = files::look_at(&self.path)?.map(|metadata| FileIdentity::of(&metadata));
-        if found == Some(self.identity) {
-            return Ok(());
+    /// Refuses to go on when one of the files was removed, renamed or replaced: what is written to the
+    /// shard now would be gone at the next start, and without the lock's another process could own it.
+    pub(crate) fn ensure_same_files(&self) -> Result<(), StoreError> {
+        for (path, identity) in &self.files {
+            let found = files::look_at(path)?.map(|metadata| FileIdentity::of(&metadata));
+            if found != Some(*identity) {
+                let why = format!(
+                    "{} was removed or replaced while it was open; put it back and start again",
+                    files::name_of(path)
+                );
+                return Err(StoreError::new(StoreErrorKind::Missing, why));
+            }
         }
-        let why = format!(
-            "{} was removed or replaced while it was open; put it back and start again",
-            files::name_of(&self.path)
-        );
-        Err(StoreError::new(StoreErrorKind::Missing, why))
+        Ok(())
+    }
+
+    /// Watches over one more file from now on. One that isn't there needs no watching.
+    fn add(&mut self, path: PathBuf) -> Result<(), StoreError> {
+        if let Some(found) = files::look_at(&path)? {
+            self.files.push((path, FileIdentity::of(&found)));
+        }
+        Ok(())
     }
 }
 
@@ -142,18 +149,22 @@ pub(crate) fn open_with(
     let path = directory.shard_path(shard);
     let is_new = entry.state == ShardState::Creating;
     let created = is_new && create_unless_complete(&path, &entry, options, migrations)?;
-    let guard = guard(&path)?;
+    let mut guard = guard(&path)?;
     let checked = check::check_file(&path, &entry, migrations)?;
     let connection = connect(&path, options)?;
-    guard.ensure_same_file()?;
+    guard.ensure_same_files()?;
     configure::apply(&connection, options)?;
     // A shard that was never opened to its end has no epoch yet that a rebuild could go on with.
     let begins = kind == OpenKind::First || is_new;
     if begins && !checked.clean && options.quick_check {
         check::check_pages(&connection, &entry.file, "quick_check")?;
     }
-    configure::accept(&connection)?;
-    checkpoint(&connection, &entry.file)?;
+    if proof::stands(Safeguard::CheckpointAtClose) {
+        configure::accept(&connection)?;
+    }
+    if proof::stands(Safeguard::CheckpointAtOpen) {
+        checkpoint(&connection, &entry.file)?;
+    }
     if checked.version < migrate::newest(migrations) {
         migrate_file(directory, &connection, &entry, &checked, migrations)?;
     }
@@ -165,6 +176,8 @@ pub(crate) fn open_with(
     if is_new {
         directory.mark_ready(shard)?;
     }
+    guard.add(files::beside(&path, "-wal"))?;
+    guard.files.push(directory.lock_file());
     let was_clean = begins && checked.clean;
     Ok(OpenedShard { connection, epoch, reserved, was_clean, created, guard })
 }
@@ -186,8 +199,8 @@ fn guard(path: &Path) -> Result<FileGuard, StoreError> {
         return Err(directory::missing(&files::name_of(path)));
     };
     files::require_plain(path, &found)?;
-    let identity = FileIdentity::of(&found);
-    Ok(FileGuard { path: path.to_owned(), identity, pid: std::process::id() })
+    let files = vec![(path.to_owned(), FileIdentity::of(&found))];
+    Ok(FileGuard { files, pid: std::process::id() })
 }
 
 /// Opens the writing connection. The path is absolute, so it is never taken for a `file:` URI.

@@ -2,14 +2,12 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::changes::Arrival;
 use super::kinds::KindId;
 use super::row;
 use super::sqlite::SqliteStore;
 use super::{ListFilter, ListPage, Lookup};
 use crate::clock::Timestamp;
 use crate::lifecycle;
-use crate::order::Place;
 use crate::record::{TaskId, TaskRecord, TaskStatus};
 
 /// How many rows one page of a list looks at, at most.
@@ -25,17 +23,8 @@ pub(super) const EXISTS: &str = "select 1 from task where id = ?1";
 pub(super) const LIST: &str =
     concat!("select ", row::record_columns!(), " from task where id > ?1 order by id limit ?2");
 
-/// Ready rows of a kind after a place, in order. Served by task_ready; equal ranks stand in order of id.
-pub(super) const READY_AFTER: &str = "
-    select id, rank, crashes
-      from task
-     where state = 1 and kind = ?1 and rank >= ?2 and (rank > ?2 or id > ?3)
-     order by rank, id
-     limit ?4";
-
-/// Served by task_due.
-pub(super) const NEXT_DUE: &str =
-    "select due_or_ended_at from task where state = 0 order by due_or_ended_at limit 1";
+/// Served by the primary key.
+pub(super) const NEXT_DUE: &str = "select at from due order by at limit 1";
 
 const TALLY: &str = "select status, tasks from tally";
 
@@ -45,23 +34,6 @@ impl SqliteStore {
         let due: Option<i64> = select.query_row([], |row| row.get(0)).optional()?;
         self.next_due = due.map(Timestamp::from_micros);
         Ok(())
-    }
-
-    pub(super) fn ready_after(
-        &self,
-        kind: KindId,
-        after: Option<Place>,
-        limit: usize,
-    ) -> rusqlite::Result<Vec<Arrival>> {
-        let (rank, sequence) =
-            after.map_or((i64::MIN, -1), |place| (place.rank, place.sequence as i64));
-        let mut select = self.connection.prepare_cached(READY_AFTER)?;
-        let rows = select.query_map(params![kind.0, rank, sequence, limit], |row| {
-            let sequence = row.get::<_, i64>(0)? as u64;
-            let place = Place { rank: row.get(1)?, sequence };
-            Ok(Arrival { place, kind, suspect: self.is_suspect(row::count(row, 2)?) })
-        })?;
-        rows.collect()
     }
 
     pub(super) fn exists(&self, sequence: u64) -> rusqlite::Result<bool> {
@@ -104,7 +76,8 @@ impl SqliteStore {
 
     fn matches(&self, filter: &ListFilter, row: &rusqlite::Row<'_>) -> rusqlite::Result<bool> {
         let kind = self.kinds.get(KindId(row.get(1)?));
-        let status = lifecycle::status(row::state(row.get(2)?), &row::delivery(row.get(3)?, None));
+        let delivery = self.delivery_of(row.get::<_, i64>(0)? as u64, row.get(3)?, None);
+        let status = lifecycle::status(row::state(row.get(2)?), &delivery);
         Ok(filter.status.is_none_or(|wanted| wanted == status)
             && filter.name.as_ref().is_none_or(|wanted| kind.is_some_and(|of| of.name == *wanted)))
     }

@@ -13,34 +13,45 @@ use super::{Batch, ClaimBudget, Memory, Recovered, Settlement};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::lifecycle::{self, AttemptEvent, Next, Situation, State, Transition};
+use crate::proof::{self, Safeguard};
 use crate::record::{DeadReason, Delivery, RetryPolicy, TaskStatus};
 
 /// How many rows one step of a recovery looks at.
 const STEP: usize = 1_000;
 
-/// Up to how many ready rows of each kind are counted whose names aren't registered.
-const NAME_SAMPLE: usize = 10_000;
+/// In how many stretches of each kind ready rows are counted whose names aren't registered.
+const NAME_SAMPLE: usize = 64;
 
 /// A row that a process had in hand. Served by the primary key.
 pub(super) const LIVE: &str = "
     select kind, state, delivery, targets, priority, claim_no, failures, crashes, details,
            started_at
       from task
-     where id = ?1 and (state = 2 or delivery = 6)";
+     where id = ?1 and (state = 2 or delivery = 6 or delivery = 5)";
 
-/// Results that waited for their turn, in order of ids. Served by task_pending.
-pub(super) const PENDING: &str = "select id, claim_no from task where delivery = 1 limit ?1";
+/// Results that waited for their turn, in order of ids. Served by the primary keys.
+pub(super) const PENDING: &str = "
+    select id, claim_no
+      from pending cross join task on task.id = pending.task and task.delivery = 1
+     limit ?1";
 
-/// Served by task_pending.
-pub(super) const UNDELIVERED: &str = "select count(*) from task where delivery = 1";
+/// Served by the primary keys.
+pub(super) const UNDELIVERED: &str = "
+    select count(*) from pending cross join task on task.id = pending.task and task.delivery = 1";
 
-/// Served by the primary key.
-pub(super) const BACK_TO_PENDING: &str =
-    "update task set delivery = 1 where id = ?1 and delivery = 6";
+/// A delivery to memory begins anew; one to memory alone says that it was over. Served by the primary
+/// key.
+pub(super) const BACK_TO_PENDING: &str = "
+    update task
+       set delivery = 1, targets = iif(delivery = 5, 1, targets)
+     where id = ?1 and (delivery = 6 or delivery = 5)";
 
-/// Served by task_ready.
+/// How many stretches of a kind are looked at, at most. Served by the primary keys.
 pub(super) const READY: &str = "
-    select count(*) from (select 1 from task where state = 1 and kind = ?1 limit ?2)";
+    select count(*)
+      from (select rank, first, last from ready where kind = ?1 limit ?2) as stretch
+           cross join task on task.id between stretch.first and stretch.last
+     where task.state = 1 and task.kind = ?1 and task.rank = stretch.rank";
 
 /// A row that a process had in hand.
 struct Live {
@@ -50,6 +61,8 @@ struct Live {
     delivery: Delivery,
     /// Whether a target in memory waits for its end, or is being sent it.
     memory: bool,
+    /// Whether nothing else is open of it.
+    sent: bool,
 }
 
 impl SqliteStore {
@@ -102,6 +115,8 @@ impl SqliteStore {
                 let sequence = id.sequence() as i64;
                 work.connection().prepare_cached(BACK_TO_PENDING)?.execute([sequence])?;
                 work.changes.handled.laid.push(id.sequence());
+                work.changes.handled.unsent.insert(id.sequence());
+                work.pending(id.sequence())?;
                 work.changes.tally.remove(TaskStatus::Callbacking);
                 work.changes.tally.add(lifecycle::status(live.state, &Delivery::Pending));
             }
@@ -119,6 +134,10 @@ impl SqliteStore {
     ) -> Result<(), StoreError> {
         for step in self.in_hand.sorted().chunks(STEP) {
             let step = self.live(step).map_err(store_error)?;
+            for live in step.iter().filter(|live| live.sent) {
+                let settlement = &live.settlement;
+                self.in_hand.found_sent(settlement.id.sequence(), settlement.claim_no);
+            }
             let ends = step.iter().map(|live| live.settlement.callbacks.as_ref());
             let numbers = self.numbers_for_ends(ends);
             self.reserve_numbers(numbers)?;
@@ -182,7 +201,10 @@ impl SqliteStore {
     fn read_live(&self, sequence: u64, row: &rusqlite::Row<'_>) -> rusqlite::Result<Live> {
         let kind = KindId(row.get(0)?);
         let definition = self.kinds.definition(kind);
-        let memory = Targets::read(row::count(row, 3)?).memory;
+        let code = row.get(2)?;
+        // in hand, so it isn't over
+        let sent = row::delivery(code, None) == Delivery::Callbacked;
+        let memory = sent || Targets::read(row::count(row, 3)?).memory;
         let counters = row::counters(row, 5)?;
         let details = Details::read(row::text(row, 8)?).unwrap_or_default();
         let started_at = row.get::<_, Option<i64>>(9)?.unwrap_or_default();
@@ -208,8 +230,9 @@ impl SqliteStore {
             },
             definition,
             state: row::state(row.get(1)?),
-            delivery: row::delivery(row.get(2)?, None),
+            delivery: if sent { Delivery::Callbacking } else { row::delivery(code, None) },
             memory,
+            sent,
         })
     }
 
@@ -233,6 +256,9 @@ impl SqliteStore {
 impl Work<'_> {
     /// Moves a running row on after a crash; returns whether it was its last.
     fn crashed(&mut self, live: &Live) -> rusqlite::Result<bool> {
+        if !proof::stands(Safeguard::InHand) {
+            return Ok(false);
+        }
         let situation = Situation {
             now: self.now(),
             counters: live.settlement.transition.counters,
@@ -246,7 +272,9 @@ impl Work<'_> {
             cancel_requested: false,
             random: 0,
         };
-        let transition = lifecycle::after_attempt(AttemptEvent::Crashed, &situation);
+        let counted = proof::stands(Safeguard::CrashCount);
+        let event = if counted { AttemptEvent::Crashed } else { AttemptEvent::Released };
+        let transition = lifecycle::after_attempt(event, &situation);
         let over = matches!(transition.next, Next::Ended(_));
         self.move_on(live, transition, over)?;
         Ok(over)

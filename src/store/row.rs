@@ -32,13 +32,16 @@ pub(super) fn record(store: &SqliteStore, row: &Row<'_>) -> rusqlite::Result<Tas
     let kind = store.kinds.get(KindId(row.get(1)?));
     let unknown = || Arc::from("?");
     let state = state(row.get(2)?);
-    let delivery = delivery(row.get(3)?, first_reason(row, 4)?);
+    let sequence: i64 = row.get(0)?;
+    let delivery = store.delivery_of(sequence as u64, row.get(3)?, first_reason(row, 4)?);
     let codec = kind.and_then(|kind| kind.codec).unwrap_or_default();
     let encoded = |bytes: Vec<u8>| Encoded { codec, bytes: bytes.into() };
     let due_or_ended_at = row.get::<_, Option<i64>>(11)?.map(Timestamp::from_micros);
+    let submitted_at = Timestamp::from_micros(row.get(9)?);
+    let counters = counters(row, 6)?;
     let details = Details::read(text(row, 12)?).unwrap_or_default();
     Ok(TaskRecord {
-        id: store.id(row.get(0)?),
+        id: store.id(sequence),
         name: kind.map_or_else(unknown, |kind| kind.name.clone()),
         queue: kind.map_or_else(unknown, |kind| store.options.queues.get(kind.queue).name.clone()),
         key: details.key(),
@@ -46,11 +49,19 @@ pub(super) fn record(store: &SqliteStore, row: &Row<'_>) -> rusqlite::Result<Tas
         outcome: state.outcome(),
         delivery,
         priority: priority(row, 5)?,
-        counters: counters(row, 6)?,
-        submitted_at: Timestamp::from_micros(row.get(9)?),
-        started_at: row.get::<_, Option<i64>>(10)?.map(Timestamp::from_micros),
+        counters,
+        submitted_at,
+        // what hasn't come yet was filled in
+        started_at: row
+            .get::<_, Option<i64>>(10)?
+            .filter(|_| counters.claim_no > 0)
+            .map(Timestamp::from_micros),
         ended_at: due_or_ended_at.filter(|_| state.outcome().is_some()),
-        due_at: due_or_ended_at.filter(|_| state.outcome().is_none()),
+        due_at: due_or_ended_at.filter(|due| match state {
+            State::Waiting => true,
+            State::Held => *due > submitted_at,
+            State::Ready | State::Running | State::Ended(_) => false,
+        }),
         parent: details.parent(store.shard).map(|parent| parent.id),
         error: failure(text(row, 13)?),
         payload: row.get::<_, Option<Vec<u8>>>(14)?.map(encoded),

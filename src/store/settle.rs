@@ -1,5 +1,6 @@
 //! Writing attempts' ends, with the callbacks that they cause.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use rusqlite::params;
@@ -10,7 +11,8 @@ use super::row::{Targets, failure_text};
 use super::work::{Work, is_constraint, prepared};
 use super::{Parent, Settled, Settlement};
 use crate::clock::Timestamp;
-use crate::lifecycle::{Next, State};
+use crate::lifecycle::{self, Next, State};
+use crate::proof::{self, Safeguard};
 use crate::record::{DeadReason, Delivery, FailureKind, Outcome, TaskStatus};
 
 /// Records a success, if the row is still ours. Served by the primary key.
@@ -34,6 +36,18 @@ pub(super) const AGAIN: &str = "
            error = coalesce(?8, error)
      where id = ?1 and state = 2 and claim_no = ?2";
 
+/// One of these three, or what a proof has to notice: without its fence the end of an attempt that is
+/// over is taken for that of a later one that runs, without the state an end is taken twice.
+fn fenced(sql: &'static str) -> Cow<'static, str> {
+    if !proof::stands(Safeguard::Fence) {
+        Cow::Owned(sql.replace("claim_no = ?2", "?2 > 0"))
+    } else if !proof::stands(Safeguard::EndedOnce) {
+        Cow::Owned(sql.replace("state = 2 and ", ""))
+    } else {
+        Cow::Borrowed(sql)
+    }
+}
+
 /// How a task's end is to be notified.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opening {
@@ -41,6 +55,21 @@ pub(super) struct Opening {
     pub(super) targets: Targets,
     /// Whether the result goes to targets in memory at once.
     pub(super) deliver: bool,
+}
+
+impl Opening {
+    /// Whether it goes to memory alone, so that the row says already how the delivery will have ended.
+    fn is_presumed(self) -> bool {
+        self.deliver && self.targets.callbacks == 0
+    }
+
+    /// What the row says of it: the columns `delivery` and `targets`.
+    fn stored(self) -> (u8, i64) {
+        match self.is_presumed() {
+            true => (lifecycle::delivery_code(&Delivery::Callbacked), Targets::default().code()),
+            false => (self.delivery, self.targets.code()),
+        }
+    }
 }
 
 /// Whose end it is.
@@ -99,28 +128,30 @@ impl Work<'_> {
             outcome,
         };
         let opening = self.open_delivery(&ended, settlement.notify);
+        let (delivery, targets) = opening.stored();
         let started_at = settlement.started_at.as_micros();
         let ended_at = settlement.ended_at.as_micros();
         let id = ended.sequence as i64;
         let connection = self.connection();
         let changed = if outcome == Outcome::Finished {
-            prepared(&mut self.statements.finish, connection, FINISH)?.execute(params![
+            let finish = fenced(FINISH);
+            prepared(&mut self.statements.finish, connection, &finish)?.execute(params![
                 id,
                 settlement.claim_no,
-                opening.delivery,
-                opening.targets.code(),
+                delivery,
+                targets,
                 started_at,
                 ended_at,
                 settlement.output.as_deref(),
             ])?
         } else {
             let transition = &settlement.transition;
-            self.connection().prepare_cached(END)?.execute(params![
+            self.connection().prepare_cached(&fenced(END))?.execute(params![
                 id,
                 settlement.claim_no,
                 State::Ended(outcome).code(),
-                opening.delivery,
-                opening.targets.code(),
+                delivery,
+                targets,
                 started_at,
                 ended_at,
                 transition.counters.failures,
@@ -134,6 +165,8 @@ impl Work<'_> {
         self.changes.tally.remove(TaskStatus::Running);
         if !opening.deliver {
             self.changes.handled.laid.push(ended.sequence);
+        } else if opening.is_presumed() {
+            self.changes.handled.sent.push((ended.sequence, ended.claim_no));
         }
         self.announce(&ended, opening)?;
         let failure = settlement.transition.failure.as_ref();
@@ -158,11 +191,11 @@ impl Work<'_> {
         let due = if later { at } else { self.now() };
         let place = self.place(due, settlement.priority, sequence);
         let state = if later { State::Waiting } else { State::Ready };
-        let changed = self.connection().prepare_cached(AGAIN)?.execute(params![
+        let changed = self.connection().prepare_cached(&fenced(AGAIN))?.execute(params![
             sequence as i64,
             settlement.claim_no,
             state.code(),
-            later.then_some(at.as_micros()),
+            at.as_micros(),
             place.rank,
             transition.counters.failures,
             transition.counters.crashes,
@@ -175,7 +208,7 @@ impl Work<'_> {
         self.changes.tally.add(TaskStatus::NotStarted);
         self.changes.handled.laid.push(sequence);
         if later {
-            self.changes.wait_until(at);
+            self.wait(sequence, at)?;
         } else {
             let suspect = self.store.is_suspect(transition.counters.crashes);
             self.changes.arrivals.push(Arrival { place, kind: settlement.kind, suspect });
@@ -185,7 +218,9 @@ impl Work<'_> {
 
     /// Decides how an end is notified: how many deliveries it opens, and whether one goes out now.
     pub(super) fn open_delivery(&self, ended: &Ended<'_>, notify: bool) -> Opening {
-        let targets = Targets { memory: notify, callbacks: self.callbacks_of(ended).count() };
+        let recorded = proof::stands(Safeguard::DeliveryRecord);
+        let callbacks = if recorded { self.callbacks_of(ended).count() } else { 0 };
+        let targets = Targets { memory: notify, callbacks };
         // credits that older results wait for aren't for this one
         let deliver = notify && self.credits as u64 > self.undelivered();
         let delivery = match (targets.open(), notify, deliver) {
@@ -193,7 +228,7 @@ impl Work<'_> {
             (_, true, false) => Delivery::Pending,
             _ => Delivery::Callbacking,
         };
-        Opening { delivery: crate::lifecycle::delivery_code(&delivery), targets, deliver }
+        Opening { delivery: lifecycle::delivery_code(&delivery), targets, deliver }
     }
 
     /// The durable callbacks of an end: the submission's, then the named subscribers of its
@@ -211,11 +246,11 @@ impl Work<'_> {
     pub(super) fn announce(&mut self, ended: &Ended<'_>, opening: Opening) -> rusqlite::Result<()> {
         let delivery = super::row::delivery(opening.delivery, None);
         let state = State::Ended(ended.outcome);
-        self.changes.tally.add(crate::lifecycle::status(state, &delivery));
+        self.changes.tally.add(lifecycle::status(state, &delivery));
         if opening.deliver {
             self.credits -= 1;
         } else if delivery == Delivery::Pending {
-            self.changes.undelivered += 1;
+            self.pending(ended.sequence)?;
         }
         if opening.targets.callbacks > 0 {
             let names: Vec<Arc<str>> = self.callbacks_of(ended).cloned().collect();

@@ -1,6 +1,6 @@
 //! One shard's file as a [`ShardStore`]: what is kept in memory about it, and the transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use super::{
 use crate::clock::Timestamp;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::order::{Ageing, Place};
+use crate::proof::{self, Safeguard};
 use crate::queues::{QueueBudget, QueueIndex, Queues};
 use crate::record::{ShardId, TaskId, TaskStatus};
 
@@ -30,8 +31,13 @@ const RESERVATION: u64 = 65_536;
 /// How often a busy store looks whether its file is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How many ready rows a refill of the window reads at a time.
-const REFILL: usize = 2_048;
+/// How many ready rows a window keeps beyond those that the next batch may claim: what is known to be
+/// ready is what credits are asked for.
+const READ_AHEAD: usize = 1_024;
+
+/// How many stretches of ready rows a refill of a kind's window looks at, at most: a batch isn't held
+/// up by what was cancelled before.
+const STRETCHES_MAX: usize = 256;
 
 /// What a store needs to know of the queue that uses it.
 #[derive(Clone, Debug)]
@@ -65,8 +71,8 @@ impl Guard {
     /// Looks at the process each time, and at the file at most once a second.
     fn look(&mut self) -> Result<(), StoreError> {
         self.file.ensure_same_process()?;
-        if self.looked.elapsed() >= LOOK_EVERY {
-            self.file.ensure_same_file()?;
+        if self.looked.elapsed() >= LOOK_EVERY && proof::stands(Safeguard::FilesWatched) {
+            self.file.ensure_same_files()?;
             self.looked = Instant::now();
         }
         Ok(())
@@ -83,6 +89,8 @@ pub(crate) struct SqliteStore {
     pub(super) kinds: Kinds,
     pub(super) windows: Windows,
     pub(super) suspects: BTreeMap<Place, KindId>,
+    /// The kinds whose head has moved on since its stretches were last cleaned up.
+    pub(super) passed: BTreeSet<KindId>,
     pub(super) in_hand: InHand,
     pub(super) next_due: Option<Timestamp>,
     pub(super) undelivered: u64,
@@ -113,6 +121,7 @@ impl SqliteStore {
             windows: Windows::new(options.window),
             in_hand: InHand::read(&opened.connection)?,
             suspects: BTreeMap::new(),
+            passed: BTreeSet::new(),
             next_due: None,
             undelivered: 0,
             not_started: 0,
@@ -147,7 +156,11 @@ impl SqliteStore {
         // dropping the transaction rolls it back
         work.run().map_err(|fault| BatchError::Refused(store_error(fault)))?;
         let (changes, result) = work.finish();
-        if let Err(fault) = transaction.commit() {
+        let commits = proof::stands(Safeguard::Commit);
+        let ended = if commits { transaction.commit() } else { transaction.rollback() };
+        if let Err(fault) = ended
+            && proof::stands(Safeguard::FailedCommit)
+        {
             return Err(after_commit(fault));
         }
         self.commits += u64::from(self.connection.total_changes() > written);
@@ -193,8 +206,13 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Fills the windows of what may run from disk, until each holds `wanted` rows or everything.
+    /// Fills the windows of what may run from disk, until each holds `wanted` rows and some more, or
+    /// everything.
     fn refill(&mut self, wanted: usize, may_run: &QueueBudget) -> rusqlite::Result<()> {
+        if wanted == 0 {
+            return Ok(());
+        }
+        let wanted = wanted.saturating_add(READ_AHEAD);
         let low = self.windows.iter().filter(|(kind, window)| {
             window.may_refill() && window.len() < wanted && self.has_budget(*kind, may_run)
         });
@@ -211,26 +229,25 @@ impl SqliteStore {
     }
 
     fn refill_one(&mut self, kind: KindId, wanted: usize) -> rusqlite::Result<()> {
-        loop {
+        for _ in 0..STRETCHES_MAX {
             let Some(window) = self.windows.get(kind) else { return Ok(()) };
-            let (after, room) = (window.refill_after(), self.windows.room(kind));
-            if !window.may_refill() || window.len() >= wanted || room == 0 {
+            if !window.may_refill() || window.len() >= wanted || self.windows.room(kind) == 0 {
                 return Ok(());
             }
-            let limit = room.min(REFILL);
-            let rows = self.ready_after(kind, after, limit)?;
-            let last = rows.last().map(|arrival| arrival.place);
-            let at_end = rows.len() < limit;
-            let mut ready = Vec::with_capacity(rows.len());
-            for arrival in rows {
+            let found = self.next_ready(kind, window.refill_after())?;
+            let mut ready = Vec::with_capacity(found.rows.len());
+            for arrival in found.rows {
                 if arrival.suspect {
                     self.suspects.insert(arrival.place, kind);
                 } else {
                     ready.push(arrival.place);
                 }
             }
-            self.windows.refilled(kind, ready, last, at_end);
+            self.windows.refilled(kind, ready, found.end);
+            // what the window has passed without a row is cleaned up, too
+            self.passed.insert(kind);
         }
+        Ok(())
     }
 }
 
@@ -314,6 +331,9 @@ impl ShardStore for SqliteStore {
     }
 
     async fn close(self) -> Result<(), StoreError> {
+        // what is written to a file that isn't there any more is gone
+        self.guard.file.ensure_same_process()?;
+        self.guard.file.ensure_same_files()?;
         open::close_clean(self.connection, self.next.saturating_sub(1))
     }
 }
@@ -332,7 +352,9 @@ pub(crate) fn open_store(
 ) -> Result<(SqliteStore, super::Recovered), StoreError> {
     let mut store = SqliteStore::new(opened, shard, options)?;
     let recovered = match (kind, memory) {
-        (OpenKind::Rebuild, Some(memory)) => store.reconcile(now, memory)?,
+        (OpenKind::Rebuild, Some(memory)) if proof::stands(Safeguard::Reconcile) => {
+            store.reconcile(now, memory)?
+        }
         _ => store.recover(now)?,
     };
     Ok((store, recovered))

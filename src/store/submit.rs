@@ -16,18 +16,19 @@ use crate::lifecycle::State;
 use crate::order::Place;
 use crate::record::{Counters, Encoded, TaskId, TaskStatus};
 
-/// Stores a task that nobody has claimed. Only `state` 1 enters the ready index.
+/// Stores a task that nobody has claimed. The times that it hasn't had yet are filled in, and mean
+/// nothing: a row that grows in a full page later makes SQLite split the page.
 pub(super) const INSERT: &str = "
     insert into task (id, kind, state, delivery, targets, priority, rank, claim_no, failures,
-        crashes, checksum, submitted_at, due_or_ended_at, details, payload)
-    values (?1, ?2, ?3, 0, ?4, ?5, ?6, 0, 0, 0, ?7, ?8, ?9, ?10, ?11)";
+        crashes, checksum, submitted_at, started_at, due_or_ended_at, details, payload)
+    values (?1, ?2, ?3, 0, ?4, ?5, ?6, 0, 0, 0, ?7, ?8, ?8, ?9, ?10, ?11)";
 
 /// Stores a task that runs at once. A statement of its own: most tasks of a queue that keeps up are
 /// stored by it, and constants cost less than parameters.
 pub(super) const INSERT_CLAIMED: &str = "
     insert into task (id, kind, state, delivery, targets, priority, rank, claim_no, failures,
-        crashes, checksum, submitted_at, started_at, details, payload)
-    values (?1, ?2, 2, 0, ?3, ?4, ?5, 1, 0, 0, ?6, ?7, ?7, ?8, ?9)";
+        crashes, checksum, submitted_at, started_at, due_or_ended_at, details, payload)
+    values (?1, ?2, 2, 0, ?3, ?4, ?5, 1, 0, 0, ?6, ?7, ?7, ?7, ?8, ?9)";
 
 /// Where a task stands. Served by the primary key.
 pub(super) const RANK: &str = "select rank from task where id = ?1";
@@ -106,10 +107,10 @@ impl Work<'_> {
             self.changes.arrivals.retain(|arrival| !stored.contains(&arrival.place));
         }
         // in the picked order, not in that of submission
-        for pick in picks {
-            match pick.what {
+        for run in picks.chunk_by(|one, next| next.follows(one)) {
+            match run[0].what {
                 Pick::Fresh(index) => self.result.claims.extend(claims[index].take()),
-                Pick::Stored(place) => self.claim_stored(pick.kind, place, pick.prefetched)?,
+                Pick::Stored(first) => self.claim_stored(first, run)?,
             }
         }
         Ok(())
@@ -170,7 +171,7 @@ impl Work<'_> {
                 params![sequence, kind, targets, priority, rank, checksum, now, details, payload],
             )?;
         } else {
-            let (state, due) = (row.state.code(), row.due.map(Timestamp::as_micros));
+            let (state, due) = (row.state.code(), row.due.map_or(now, Timestamp::as_micros));
             prepared(&mut self.statements.insert, connection, INSERT)?.execute(params![
                 sequence, kind, state, targets, priority, rank, checksum, now, due, details,
                 payload
@@ -183,7 +184,7 @@ impl Work<'_> {
         self.changes.tally.add(status);
         match (row.state, row.due) {
             _ if claim => self.changes.handled.taken.push(row.sequence),
-            (State::Waiting, Some(due)) => self.changes.wait_until(due),
+            (State::Waiting, Some(due)) => self.wait(row.sequence, due)?,
             (State::Ready, _) => self.changes.arrivals.push(Arrival {
                 place: row.place,
                 kind: row.kind,
@@ -250,7 +251,7 @@ impl Work<'_> {
             place.rank,
             checksum,
             now,
-            None::<i64>,
+            now,
             details,
             None::<&[u8]>,
         ])?;

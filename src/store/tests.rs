@@ -99,5 +99,6 @@ fn finished(claim: &Claim) -> Settlement {
 
 mod constraints;
 mod lanes;
+mod lists;
 mod plans;
 mod rows;

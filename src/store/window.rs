@@ -85,20 +85,11 @@ impl Window {
         self.rows.remove(&place)
     }
 
-    /// Adds what a refill read: the rows that may run, and the last place that was looked at.
-    /// `at_end` says that there was nothing after it.
-    pub(crate) fn refilled(
-        &mut self,
-        rows: impl IntoIterator<Item = Place>,
-        last: Option<Place>,
-        at_end: bool,
-    ) {
+    /// Adds what a refill read: the rows that may run, and up to which place it looked; `None` if it
+    /// looked to the end.
+    pub(crate) fn refilled(&mut self, rows: impl IntoIterator<Item = Place>, end: Option<Place>) {
         self.rows.extend(rows);
-        self.watermark = match (at_end, last) {
-            (true, _) => Watermark::End,
-            (false, Some(last)) => Watermark::UpTo(Some(last)),
-            (false, None) => self.watermark,
-        };
+        self.watermark = end.map_or(Watermark::End, |last| Watermark::UpTo(Some(last)));
     }
 }
 

@@ -79,16 +79,10 @@ impl Windows {
     }
 
     /// Adds what a refill read. See [`Window::refilled`].
-    pub(super) fn refilled(
-        &mut self,
-        kind: KindId,
-        rows: Vec<Place>,
-        last: Option<Place>,
-        at_end: bool,
-    ) {
+    pub(super) fn refilled(&mut self, kind: KindId, rows: Vec<Place>, end: Option<Place>) {
         let Some(window) = self.of_kind.get_mut(&kind) else { return };
         let before = window.len();
-        window.refilled(rows, last, at_end);
+        window.refilled(rows, end);
         self.len = self.len + window.len() - before;
     }
 
@@ -187,7 +181,7 @@ mod tests {
         let mut windows = Windows::new(1_000);
         windows.add_new(kind(1));
         windows.add_stored(kind(2));
-        windows.refilled(kind(2), vec![at(2), at(4)], Some(at(4)), false);
+        windows.refilled(kind(2), vec![at(2), at(4)], Some(at(4)));
         for rank in [1, 3, 5, 7] {
             windows.insert(kind(1), at(rank));
         }

@@ -7,6 +7,7 @@ use super::sqlite::SqliteStore;
 use super::{Batch, BatchResult};
 use crate::clock::Timestamp;
 use crate::order::Place;
+use crate::proof::{self, Safeguard};
 use crate::record::TaskId;
 
 /// How many durable callbacks one submission can name.
@@ -32,7 +33,6 @@ pub(super) struct Statements<'a> {
     pub(super) look: Option<CachedStatement<'a>>,
     pub(super) claim: Option<CachedStatement<'a>>,
     pub(super) finish: Option<CachedStatement<'a>>,
-    pub(super) callbacked: Option<CachedStatement<'a>>,
 }
 
 /// The statement in `slot`, prepared if this is the first time.
@@ -74,8 +74,9 @@ impl<'a> Work<'a> {
         self.write_counts()
     }
 
-    /// What each transaction writes once: the counts and what is in hand.
+    /// What each transaction writes once: what may run, what is in hand, and the counts.
     pub(super) fn write_counts(&mut self) -> rusqlite::Result<()> {
+        self.write_ready()?;
         self.write_in_hand()?;
         self.write_tally()
     }
@@ -113,6 +114,7 @@ impl<'a> Work<'a> {
     }
 
     pub(super) fn place(&self, due: Timestamp, priority: i16, sequence: u64) -> Place {
+        let priority = if proof::stands(Safeguard::Priority) { priority } else { 0 };
         Place { rank: self.store.options.ageing.rank(due, priority), sequence }
     }
 

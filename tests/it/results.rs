@@ -29,6 +29,32 @@ async fn a_handle_is_awaited_waited_for_and_made_from_an_id() {
     end(queue).await;
 }
 
+/// What its panic was made of panicked again where nobody expected it, and every result that came
+/// after it in its batch was lost.
+#[actix::test]
+async fn a_closure_whose_panic_panics_when_it_is_dropped_hurts_no_other() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                panic!("in a Drop");
+            }
+        }
+    }
+    let world = World::new();
+    let queue = world.start().await;
+    let (sender, mut told) = mpsc::unbounded_channel();
+    let task = double::task(3)
+        .on_result(|_| std::panic::panic_any(Bomb))
+        .on_result(move |result| sender.send(result.id()).unwrap());
+    let id = in_time(queue.submit(task)).await.unwrap().id();
+    assert_eq!(in_time(told.recv()).await, Some(id), "it shares a batch with the one that panics");
+    until_status(&queue, id, TaskStatus::Finished).await;
+    let delivery = in_time(queue.record(id)).await.unwrap().delivery;
+    assert_eq!(delivery, Delivery::Dead(DeadReason::SubscriberPanicked));
+    end(queue).await;
+}
+
 #[actix::test]
 async fn many_wait_for_one_task() {
     let world = World::new();

@@ -2,6 +2,8 @@
 
 mod expected;
 
+use std::ops::RangeInclusive;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -71,8 +73,18 @@ pub(super) enum Item {
     },
 }
 
+/// How many cases there are, and how many steps a case has at least and at most: few, unless the
+/// variable PROPTEST_CASES asks for more.
+fn scale() -> (u32, RangeInclusive<usize>) {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => (ProptestConfig::default().cases, 200..=200),
+        None => (200, 1..=60),
+    }
+}
+
 pub(super) fn config() -> ProptestConfig {
-    ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() }
+    let (cases, _) = scale();
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -96,7 +108,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => prop_oneof![Just(0), Just(3_600), Just(36_000)]
             .prop_map(|seconds| Step::Maintain { seconds }),
     ];
-    vec(step, 1..60)
+    vec(step, scale().1)
 }
 
 fn item() -> impl Strategy<Value = Item> {

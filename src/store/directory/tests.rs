@@ -345,3 +345,15 @@ fn a_full_disk_is_a_typed_error() {
     assert!(output.status.success() && text.contains("refused"), "{output:?}");
     open(&place.path()).unwrap();
 }
+
+/// Of processes that started at the same moment, before there was a directory, one was told that the
+/// directory exists and not who owns it.
+#[test]
+fn a_directory_that_another_start_makes_first_will_do() {
+    let place = Place::new();
+    files::create_directory(&place.path()).unwrap();
+    files::create_directory(&place.path()).unwrap();
+    let file = place.beside("a file");
+    fs::write(&file, "").unwrap();
+    files::create_directory(&file).unwrap_err();
+}

@@ -280,15 +280,32 @@ fn a_fork_and_a_replaced_file_are_noticed() {
     let (place, directory) = new_shard();
     let opened = first(&directory, 0).unwrap();
     opened.guard.ensure_same_process().unwrap();
-    opened.guard.ensure_same_file().unwrap();
+    opened.guard.ensure_same_files().unwrap();
     // What a forked child would have: the parent's number.
     let forked = FileGuard { pid: std::process::id() + 1, ..opened.guard.clone() };
     assert_eq!(forked.ensure_same_process().unwrap_err().kind(), StoreErrorKind::Forked);
     let moved = place.beside("moved.db");
     fs::rename(place.shard(0), &moved).unwrap();
-    assert_eq!(opened.guard.ensure_same_file().unwrap_err().kind(), StoreErrorKind::Missing);
+    assert_eq!(opened.guard.ensure_same_files().unwrap_err().kind(), StoreErrorKind::Missing);
     fs::copy(&moved, place.shard(0)).unwrap();
-    assert_eq!(opened.guard.ensure_same_file().unwrap_err().kind(), StoreErrorKind::Missing);
+    assert_eq!(opened.guard.ensure_same_files().unwrap_err().kind(), StoreErrorKind::Missing);
+    fs::rename(&moved, place.shard(0)).unwrap();
+    opened.guard.ensure_same_files().unwrap();
+}
+
+/// Only the database itself was looked at: what was acknowledged after its log was removed went into a
+/// file without a name, and without queue.lock a second process could have the directory as well.
+#[test]
+fn a_log_and_a_lock_that_are_removed_while_the_shard_is_open_are_noticed() {
+    for name in ["shard-000.db-wal", "queue.lock"] {
+        let (place, directory) = new_shard();
+        let opened = first(&directory, 0).unwrap();
+        opened.guard.ensure_same_files().unwrap();
+        fs::remove_file(place.path().join(name)).unwrap();
+        let error = opened.guard.ensure_same_files().unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Missing);
+        assert!(error.to_string().starts_with(name), "{error}");
+    }
 }
 
 #[test]

@@ -57,7 +57,8 @@ create table task (
     -- 0 waits for its time, 1 ready, 2 running, 3 finished, 4 failed, 7 cancelled, 8 expired, 10 held
     state           integer not null
         check (state between 0 and 4 or state between 7 and 8 or state = 10),
-    -- 0 none, 1 pending, 6 callbacking, 5 callbacked, 9 dead
+    -- 0 none, 1 pending, 6 callbacking, 5 callbacked, 9 dead. 5 of a row that is in hand: it is being
+    -- sent to targets in memory and to nobody else
     delivery        integer not null
         check (delivery between 0 and 1 or delivery between 5 and 6 or delivery = 9),
     -- for whom its end is, or was: 1 for targets in memory, and 2 for each durable callback whose
@@ -72,8 +73,10 @@ create table task (
     crashes         integer not null,
     checksum        integer not null,
     submitted_at    integer not null,
+    -- of one that was claimed
     started_at      integer,
-    -- when it may run, of a task that waits for its time; when it ended, of one that has
+    -- when it may run, of a task that waits for its time, or will when it isn't held any more; when it
+    -- ended, of one that has
     due_or_ended_at integer,
     -- what the submission overrides, its key, which callbacks it names; of a callback, which claim of
     -- which task it reports: an object, or null if there is nothing of it
@@ -90,12 +93,28 @@ create table task (
     check ((delivery = 1 or delivery = 6) <= (targets > 0))
 ) strict;
 
--- The order of what may run, of each kind; equal ranks stand in order of id. Nothing else is in it,
--- so history doesn't slow a claim, nor does what is paused, held or not known here.
-create index task_ready on task (kind, rank) where state = 1;
+-- An index of tasks would cost each of them its writes, and be looked at when any column of its
+-- condition changes. So what has to be found is kept in tables of its own, by the same transactions.
+
+-- The order of what may run, of each kind: stretches of ids that became ready together, with one
+-- rank. Of the tasks in a stretch, those of its kind and rank that are ready now are meant. Equal
+-- ranks stand in order of id. History isn't in it, nor what is held.
+create table ready (
+    kind    integer not null,
+    rank    integer not null,
+    first   integer not null,
+    last    integer not null check (last between first and first + 255),
+    primary key (kind, rank, first)
+) strict, without rowid;
 
 -- What waits for its time.
-create index task_due on task (due_or_ended_at) where state = 0;
+create table due (
+    at      integer not null,
+    task    integer not null,
+    primary key (at, task)
+) strict, without rowid;
 
 -- Results that wait for their turn to be sent to memory, oldest first. Most never wait.
-create index task_pending on task (delivery) where delivery = 1;
+create table pending (
+    task    integer primary key
+) strict;

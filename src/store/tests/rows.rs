@@ -12,6 +12,8 @@ async fn input_after(alteration: &str) -> ClaimInput {
     store.close().await.unwrap();
     shard.alter(alteration);
     let mut store = shard.open();
+    // finds what is listed no more
+    store.maintain(NOW).await.unwrap();
     let mut claims = store.apply(&Batch { claim: claim(1), ..batch() }).await.unwrap().claims;
     if claims.is_empty() {
         let claim = ClaimBudget { suspect: true, ..claim(0) };
@@ -97,4 +99,14 @@ async fn a_running_row_of_another_claim_is_not_settled() {
     let settlements = vec![ended];
     let result = store.apply(&Batch { settlements, ..batch() }).await.unwrap();
     assert_ne!(result.settled, [Settled::Stale]);
+}
+
+/// It once said that all was well.
+#[tokio::test]
+async fn a_file_that_was_removed_is_not_closed_in_order() {
+    let mut shard = Shard::new();
+    let mut store = shard.open();
+    store.apply(&Batch { submissions: vec![task()], ..batch() }).await.unwrap();
+    std::fs::remove_file(shard.place.shard(0)).unwrap();
+    assert_eq!(store.close().await.unwrap_err().kind(), crate::error::StoreErrorKind::Missing);
 }

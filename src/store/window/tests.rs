@@ -19,7 +19,7 @@ fn ranks(window: &Window) -> Vec<i64> {
 /// A window over all of the backlog.
 fn whole(ranks: &[i64]) -> Window {
     let mut window = Window::new();
-    window.refilled(ranks.iter().map(|rank| at(*rank)), None, true);
+    window.refilled(ranks.iter().map(|rank| at(*rank)), None);
     window
 }
 
@@ -43,7 +43,7 @@ fn a_refill_to_the_end_covers_everything() {
 #[test]
 fn a_refill_covers_what_was_looked_at_even_if_none_of_it_may_run() {
     let mut window = Window::new();
-    window.refilled([], Some(at(7)), false);
+    window.refilled([], Some(at(7)));
     assert_eq!(window.refill_after(), Some(at(7)));
     assert!(window.covers(at(7)) && !window.covers(at(8)));
     window.insert(at(6), 3);
@@ -73,7 +73,7 @@ fn a_newcomer_that_would_be_the_tail_is_the_one_that_goes() {
 #[test]
 fn removing_rows_leaves_the_watermark_where_it_is() {
     let mut window = Window::new();
-    window.refilled([at(1), at(2)], Some(at(2)), false);
+    window.refilled([at(1), at(2)], Some(at(2)));
     assert!(window.remove(at(2)));
     assert!(!window.remove(at(2)));
     assert!(window.remove(at(1)));
@@ -110,7 +110,7 @@ fn refill(window: &mut Window, backlog: &BTreeSet<Place>, capacity: usize) {
     let rows = backlog.iter().copied().filter(|place| after.is_none_or(|after| *place > after));
     let rows: Vec<Place> = rows.take(limit).collect();
     let may_run: Vec<_> = rows.iter().copied().filter(|place| place.rank % 2 == 0).collect();
-    window.refilled(may_run, rows.last().copied(), rows.len() < limit);
+    window.refilled(may_run, rows.last().copied().filter(|_| rows.len() == limit));
 }
 
 proptest! {

@@ -78,7 +78,7 @@ fn a_planted_or_missing_part_of_the_schema() {
         ("create view spy as select payload from task", "spy"),
         ("create table loot (payload)", "loot"),
         ("create index slow on task (payload)", "slow"),
-        ("drop index task_ready", "task_ready"),
+        ("drop table ready", "ready"),
         ("alter table kind add column extra text", "kind"),
         (
             "pragma writable_schema = 1;

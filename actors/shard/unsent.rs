@@ -1,0 +1,34 @@
+//! Results on their way from a commit to the CallbackActor.
+
+use std::sync::Arc;
+
+use crate::actors::ledger::{DeliverItem, ShardLedger};
+
+/// Results whose targets are out of the ledger. If the shard panics with them, the targets go back:
+/// the next actor finds the deliveries in its file, and needs to know who waits for them.
+pub(super) struct Unsent {
+    ledger: Arc<ShardLedger>,
+    pub(super) items: Vec<DeliverItem>,
+}
+
+impl Unsent {
+    pub(super) fn new(ledger: &Arc<ShardLedger>) -> Self {
+        Unsent { ledger: ledger.clone(), items: Vec::new() }
+    }
+
+    pub(super) fn take(mut self) -> Vec<DeliverItem> {
+        std::mem::take(&mut self.items)
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        if self.items.is_empty() {
+            return;
+        }
+        let mut targets = self.ledger.targets();
+        for item in self.items.drain(..).filter(|item| !item.targets.is_empty()) {
+            targets.insert(item.result.id().sequence(), item.targets);
+        }
+    }
+}

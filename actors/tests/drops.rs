@@ -1,0 +1,63 @@
+//! Values of the program's whose `Drop` panics. Two at a time would end the process.
+
+use super::*;
+
+/// Panics when it is dropped, and counts that; not if it is dropped by the panic of another, at which
+/// a program's own value wouldn't look.
+struct Alone(Arc<AtomicUsize>);
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            panic!("a test's value panics in its drop");
+        }
+    }
+}
+
+#[task(name = "holding", use_cache)]
+async fn holding(value: Cached<Alone>, gate: Data<Arc<Gate>>) -> Result<(), TaskError> {
+    drop(value);
+    gate.runs.fetch_add(1, Ordering::SeqCst);
+    let permit = gate.open.acquire().await.map_err(|_| TaskError::fatal("closed"))?;
+    permit.forget();
+    Ok(())
+}
+
+#[actix::test]
+async fn closures_of_refused_submissions_are_dropped_one_by_one() {
+    let world = World::new(1, |_| {}).await;
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let hold = || {
+        let value = Alone(dropped.clone());
+        move |_: TaskResult| std::mem::forget(value)
+    };
+    let refused = (0..2).map(|number| {
+        let never = TaskId::new(ShardId(0), 1_000_000 + number);
+        gated::task(number).with_id(never).on_result(hold()).on_result(hold())
+    });
+    let refused = world.queue.submit_all(refused).await;
+    assert!(matches!(refused, Err(Error::NotFound { .. })), "{refused:?}");
+    world.until("four drops", |_| dropped.load(Ordering::SeqCst) == 4).await;
+    world.gate.open.add_permits(1);
+    let handles = world.submit(1).await;
+    world.all_end(handles).await;
+}
+
+#[actix::test]
+async fn cached_arguments_of_tasks_that_end_together_are_dropped_one_by_one() {
+    const TASKS: usize = 16;
+    let dir = tempfile::tempdir().unwrap();
+    let gate = Gate::new();
+    let builder = Queue::builder().dir(dir.path().join("queue")).register::<holding::Task>();
+    let queue = builder.data(gate.clone()).start().await.unwrap();
+    let world = World { _dir: dir, queue, gate };
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let tasks = (0..TASKS).map(|_| holding::task(Cached::new(Alone(dropped.clone()))));
+    let handles = world.queue.submit_all(tasks).await.unwrap();
+    world.gate.open.add_permits(TASKS);
+    for handle in handles {
+        timeout(Duration::from_secs(30), handle.into_future()).await.unwrap().unwrap();
+    }
+    world.until("all drops", |_| dropped.load(Ordering::SeqCst) == TASKS).await;
+}
