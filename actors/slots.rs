@@ -114,8 +114,6 @@ pub(crate) struct Freed {
     pub(crate) attempts: usize,
     /// What was added to the worker's load for them.
     pub(crate) load_ns: u64,
-    /// Whether one of them ran with nothing beside it.
-    pub(crate) alone: bool,
     /// The limited queues that they were of.
     pub(crate) places: Vec<QueueIndex>,
 }
@@ -258,6 +256,30 @@ impl Slots {
         Vec::new()
     }
 
+    /// The end of the attempt that ran alone is stored: others may run.
+    #[must_use = "these shards wait for credits"]
+    pub(crate) fn alone_is_over(&self) -> Vec<ShardId> {
+        let mut state = self.lock();
+        if state.alone.is_some_and(|alone| alone.runs) {
+            state.alone = None;
+            return state.call(Instant::now()).into_iter().collect();
+        }
+        Vec::new()
+    }
+
+    /// This shard can store nothing for the time being. If an attempt of it ran alone and is over,
+    /// the others don't wait for its end to be stored.
+    #[must_use = "these shards wait for credits"]
+    pub(crate) fn stores_nothing(&self, shard: ShardId) -> Vec<ShardId> {
+        let mut state = self.lock();
+        let silent = state.used.iter().all(|used| *used == 0);
+        if silent && state.alone.is_some_and(|alone| alone.runs && alone.shard == shard) {
+            state.alone = None;
+            return state.call(Instant::now()).into_iter().collect();
+        }
+        Vec::new()
+    }
+
     /// Gives back credits of a worker. Returns the shards to wake.
     #[must_use = "these shards wait for credits"]
     pub(crate) fn release(&self, worker: usize, freed: &Freed) -> Vec<ShardId> {
@@ -267,9 +289,6 @@ impl Slots {
         let mut wake = BTreeSet::new();
         for queue in &freed.places {
             wake.append(&mut state.give_places(*queue, 1));
-        }
-        if freed.alone {
-            state.alone = None;
         }
         if state.alone.is_some() {
             wake.extend(state.silence());

@@ -23,6 +23,8 @@ mod clocks;
 mod drops;
 #[cfg(feature = "proof")]
 mod seams;
+#[cfg(feature = "proof")]
+mod suspects;
 
 /// Makes an actor panic in its handler.
 #[derive(Clone, Copy, Message)]

@@ -18,7 +18,7 @@ use actix::{Actor, AsyncContext, Context, Handler};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::ledger::{Blocking, Done, FinishBatch, WorkerLedger};
+use super::ledger::{Blocking, Done, FinishBatch, ShardState, WorkerLedger};
 use super::messages::{Finish, Quiesce, Run, Wake};
 use super::slots::Freed;
 use super::system::Shared;
@@ -26,7 +26,7 @@ use crate::attempt::{Attempt, AttemptEnd};
 use crate::clock::Timestamp;
 use crate::panic_message;
 use crate::proof::Point;
-use crate::record::{FailureKind, TaskFailure, TaskId};
+use crate::record::{FailureKind, ShardId, TaskFailure, TaskId};
 use crate::task;
 
 type AttemptFuture = Pin<Box<dyn Future<Output = AttemptEnd>>>;
@@ -184,9 +184,9 @@ pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
     let freed = Freed {
         attempts: done.len(),
         load_ns: done.iter().map(|done| done.attempt.lasts_ns).sum(),
-        alone: done.iter().any(|done| done.attempt.alone),
         places: limited.map(|done| done.attempt.queue).collect(),
     };
+    let alone = done.iter().find(|done| done.attempt.alone).map(|done| done.attempt.id.shard());
     for done in &*done {
         measure(done);
     }
@@ -207,6 +207,13 @@ pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
     }
     let wake = shared.slots.release(worker.index, &freed);
     shared.wake(wake);
+    // the others wait until the end of what ran alone is stored, unless that takes long
+    let quarantined = |shard: &ShardId| {
+        shared.shard(*shard).is_some_and(|shard| shard.state() == ShardState::Quarantined)
+    };
+    if let Some(shard) = alone.filter(quarantined) {
+        shared.wake(shared.slots.stores_nothing(shard));
+    }
 }
 
 /// Keeps the definition's smoothed service time: an eighth of each new measurement.

@@ -186,6 +186,9 @@ impl<S: ShardStore> ShardActor<S> {
                 .is_some_and(|attempt| attempt.counters.claim_no == settlement.claim_no);
             if ours {
                 attempts.remove(&sequence);
+                if done.attempt.alone {
+                    self.shared.wake(self.shared.slots.alone_is_over());
+                }
             }
             let Settled::Recorded { deliver: send } = *settled else {
                 if ours {

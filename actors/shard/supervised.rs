@@ -164,6 +164,7 @@ impl Child for ShardChild {
     fn quarantine(&mut self, on: bool) {
         if on {
             self.ledger.set_state(ShardState::Quarantined);
+            self.shared.wake(self.shared.slots.stores_nothing(self.ledger.id));
         }
     }
 }

@@ -115,12 +115,12 @@ impl Grant {
                 wake.extend(state.call(Instant::now()));
             }
         }
-        if alone && self.free.is_empty() {
-            wake.extend(self.slots.release(0, &Freed { alone, ..Freed::default() }));
-        }
         for (worker, count) in std::mem::take(&mut self.free) {
-            let freed = Freed { attempts: count, alone, ..Freed::default() };
+            let freed = Freed { attempts: count, ..Freed::default() };
             wake.extend(self.slots.release(worker, &freed));
+        }
+        if alone {
+            wake.extend(self.slots.alone_is_over());
         }
         wake
     }

@@ -24,8 +24,8 @@ const MS_NS: u64 = 1_000_000;
 /// A turnaround of that, and no other bound.
 const MS: Behind = Behind { turnaround_ns: MS_NS, max: usize::MAX };
 
-fn freed(attempts: usize, long: u64, alone: bool) -> Freed {
-    Freed { attempts, load_ns: long * UNKNOWN_NS, alone, places: Vec::new() }
+fn freed(attempts: usize, long: u64) -> Freed {
+    Freed { attempts, load_ns: long * UNKNOWN_NS, ..Freed::default() }
 }
 
 fn may(slots: &Slots, shard: ShardId, wanted: &Wanted) -> bool {
@@ -73,8 +73,8 @@ fn a_shard_that_got_too_little_is_woken_when_a_slot_is_free() {
     let slots = Slots::new(1, 1, 0);
     let [(worker, _)] = assigned(&slots, A, 1)[..] else { panic!("one slot") };
     assert!(slots.take(B, &tasks(1), MS).give_back(false).is_empty());
-    assert_eq!(slots.release(worker, &freed(1, 0, false)), [B]);
-    assert!(slots.release(worker, &freed(0, 0, false)).is_empty(), "it is woken once");
+    assert_eq!(slots.release(worker, &freed(1, 0)), [B]);
+    assert!(slots.release(worker, &freed(0, 0)).is_empty(), "it is woken once");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_shard_that_asks_for_a_free_slot_in_vain_is_woken_when_one_comes_back() {
     assert_eq!(held.give_back(false), [B]);
     assert!(may(&slots, B, &tasks(1)));
     drop(slots.take(A, &tasks(2), MS));
-    assert!(slots.release(0, &freed(0, 0, false)).is_empty(), "who may claim now doesn't wait");
+    assert!(slots.release(0, &freed(0, 0)).is_empty(), "who may claim now doesn't wait");
 }
 
 /// Only quick tasks can use it, so who has just such a place still waits for a slot.
@@ -96,7 +96,7 @@ fn a_place_behind_a_slot_does_not_stop_the_wait_for_a_slot() {
     let grant = slots.take(B, &tasks(1), MS);
     assert_eq!((grant.slots(), grant.places_behind()), (0, 1));
     assert!(grant.give_back(false).is_empty());
-    assert_eq!(slots.release(worker, &freed(1, 0, false)), [B]);
+    assert_eq!(slots.release(worker, &freed(1, 0)), [B]);
 }
 
 #[test]
@@ -120,8 +120,8 @@ fn a_suspect_waits_until_nothing_runs_and_then_nothing_runs_beside_it() {
     assert!(!may(&slots, B, &tasks(1)), "nothing is claimed while it waits");
     let refused = slots.take(B, &tasks(1), MS);
     assert_eq!((refused.slots(), refused.places_behind()), (0, 0));
-    assert!(slots.release(running[0].0, &freed(1, 0, false)).is_empty());
-    assert_eq!(slots.release(running[1].0, &freed(1, 0, false)), [A]);
+    assert!(slots.release(running[0].0, &freed(1, 0)).is_empty());
+    assert_eq!(slots.release(running[1].0, &freed(1, 0)), [A]);
     let mut grant = slots.take_alone(A, Wanted::default()).unwrap();
     assert!(grant.is_alone());
     assert!(
@@ -132,9 +132,25 @@ fn a_suspect_waits_until_nothing_runs_and_then_nothing_runs_beside_it() {
     assert!(grant.assign(false, 0).is_none() && grant.assign(true, 0).is_none());
     assert!(grant.give_back(true).is_empty());
     assert_eq!(slots.take(B, &tasks(9), MS).slots(), 0);
-    let woken = slots.release(worker, &freed(1, 0, true));
-    assert!(woken.contains(&B));
+    assert!(slots.release(worker, &freed(1, 0)).is_empty(), "its end isn't stored yet");
+    assert!(slots.take_alone(B, Wanted::default()).is_none());
+    assert_eq!(slots.take(B, &tasks(9), MS).slots(), 0);
+    assert!(slots.alone_is_over().contains(&B));
     assert_eq!(slots.take(B, &tasks(9), MS).slots(), 4);
+}
+
+#[test]
+fn nobody_waits_for_an_end_that_a_shard_cannot_store() {
+    let slots = Slots::new(1, 2, 0);
+    let mut grant = slots.take_alone(A, Wanted::default()).unwrap();
+    let worker = grant.assign(false, 0).unwrap();
+    assert!(grant.give_back(true).is_empty());
+    assert!(slots.take(B, &tasks(1), MS).give_back(false).is_empty());
+    assert!(slots.stores_nothing(A).is_empty(), "it still runs");
+    drop(slots.release(worker, &freed(1, 0)));
+    assert!(slots.stores_nothing(B).is_empty(), "it isn't of that shard");
+    assert_eq!(slots.stores_nothing(A), [B]);
+    assert!(may(&slots, B, &tasks(1)));
 }
 
 #[test]
@@ -144,7 +160,7 @@ fn a_suspect_is_woken_when_the_last_place_behind_a_slot_comes_back() {
     let behind = slots.take(B, &tasks(2), MS);
     assert_eq!(behind.places_behind(), 2);
     assert!(slots.take_alone(A, Wanted::default()).is_none());
-    assert!(slots.release(worker, &freed(1, 0, false)).is_empty(), "places are still taken");
+    assert!(slots.release(worker, &freed(1, 0)).is_empty(), "places are still taken");
     assert_eq!(behind.give_back(false), [A]);
     assert!(slots.take_alone(A, Wanted::default()).is_some());
 }
@@ -158,7 +174,7 @@ fn giving_up_the_wait_for_silence_wakes_the_others() {
     assert!(slots.give_up_alone(B).is_empty(), "only who waits can give up");
     assert!(slots.give_up_alone(A).contains(&B));
     assert_eq!(slots.take(B, &tasks(1), MS).slots(), 1);
-    drop(slots.release(running[0].0, &freed(1, 0, false)));
+    drop(slots.release(running[0].0, &freed(1, 0)));
     let suspect = slots.take_alone(A, Wanted::default()).unwrap();
     assert!(slots.give_up_alone(A).is_empty(), "one that runs isn't waiting");
     drop(suspect);
@@ -184,6 +200,7 @@ enum Step {
     GiveBack { grant: usize },
     Drop { grant: usize },
     Release { attempt: usize },
+    Store,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -196,6 +213,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(|grant| Step::GiveBack { grant }),
         1 => any::<usize>().prop_map(|grant| Step::Drop { grant }),
         4 => any::<usize>().prop_map(|attempt| Step::Release { attempt }),
+        2 => Just(Step::Store),
     ]
 }
 
@@ -228,6 +246,7 @@ proptest! {
         let slots = Slots::new(workers, concurrency, prefetch);
         let mut grants: Vec<Held> = Vec::new();
         let mut attempts: Vec<(usize, bool)> = Vec::new();
+        let mut unstored = false;
         for step in steps {
             match step {
                 Step::Take { shard, wanted } => {
@@ -273,7 +292,12 @@ proptest! {
                 }
                 Step::Release { attempt } if !attempts.is_empty() => {
                     let (worker, alone) = attempts.remove(attempt % attempts.len());
-                    drop(slots.release(worker, &freed(1, 0, alone)));
+                    drop(slots.release(worker, &freed(1, 0)));
+                    unstored |= alone;
+                }
+                Step::Store if unstored => {
+                    unstored = false;
+                    drop(slots.alone_is_over());
                 }
                 _ => {}
             }
@@ -282,7 +306,8 @@ proptest! {
             prop_assert!(used.iter().all(|used| *used <= concurrency + prefetch));
             let runs = slots.lock().alone.is_some_and(|alone| alone.runs);
             let alone = grants.iter().any(|(grant, assigned)| grant.is_alone() && !assigned)
-                || attempts.iter().any(|(_, alone)| *alone);
+                || attempts.iter().any(|(_, alone)| *alone)
+                || unstored;
             prop_assert_eq!(runs, alone);
             prop_assert!(!runs || used.iter().sum::<usize>() <= 1, "a suspect runs alone");
         }
@@ -290,7 +315,11 @@ proptest! {
             drop(grant.give_back(assigned));
         }
         for (worker, alone) in attempts.drain(..) {
-            drop(slots.release(worker, &freed(1, 0, alone)));
+            drop(slots.release(worker, &freed(1, 0)));
+            unstored |= alone;
+        }
+        if unstored {
+            drop(slots.alone_is_over());
         }
         prop_assert!(used(&slots).iter().all(|used| *used == 0));
         prop_assert!(!slots.lock().alone.is_some_and(|alone| alone.runs));
@@ -309,7 +338,7 @@ fn nobody_gets_a_place_behind_a_worker_that_is_full_of_long_attempts() {
     let other = grant.assign(true, 0).unwrap();
     assert_ne!(other, worker);
     drop(grant.give_back(true));
-    drop(slots.release(worker, &freed(1, 1, false)));
+    drop(slots.release(worker, &freed(1, 1)));
     assert_eq!(slots.lock().load_ns, [0, 0]);
     assert_eq!(slots.take(B, &tasks(9), MS).places_behind(), 8, "behind both");
 }
@@ -338,7 +367,7 @@ fn no_more_places_of_a_limited_queue_are_given_than_it_has_and_others_go_on() {
     assert!(second.give_back(false).contains(&B), "its one place is free again, and it waits");
     assert!(may(&slots, B, &of_limited(queue, 3, 5)));
     assert!(!may(&slots, B, &of_limited(queue, 2, 5)));
-    let ended = Freed { attempts: 1, load_ns: UNKNOWN_NS, places: vec![queue], ..Freed::default() };
+    let ended = Freed { attempts: 1, load_ns: UNKNOWN_NS, places: vec![queue] };
     assert_eq!(slots.release(0, &ended), [B]);
     assert!(may(&slots, B, &of_limited(queue, 2, 5)));
 }
@@ -355,7 +384,7 @@ fn places_that_come_back_wake_nobody_while_no_slot_is_free() {
     assert_eq!((places.slots(), places.queues().left(queue)), (0, 2));
     drop(slots.take(B, &wanted, MS).give_back(false));
     assert!(places.give_back(false).is_empty());
-    assert_eq!(slots.release(0, &freed(1, 1, false)), [A, B], "both still wait");
+    assert_eq!(slots.release(0, &freed(1, 1)), [A, B], "both still wait");
 }
 
 #[test]
@@ -368,7 +397,7 @@ fn a_guess_at_a_limited_queue_waits_for_no_place() {
     guess.limited[0].certain = false;
     guess.guess(10);
     drop(slots.take(B, &guess, MS));
-    let ended = Freed { attempts: 1, load_ns: UNKNOWN_NS, places: vec![queue], ..Freed::default() };
+    let ended = Freed { attempts: 1, load_ns: UNKNOWN_NS, places: vec![queue] };
     assert!(!slots.release(0, &ended).contains(&B));
 }
 
@@ -385,7 +414,7 @@ fn what_comes_back_is_kept_for_the_shard_whose_tasks_stand_first_but_not_for_lon
     let later = now + KEPT_FOR;
     assert_eq!(slots.free_or_wait_at(A, &from(7, 3), now), MayClaim::WhenWoken);
     assert_eq!(slots.free_or_wait_at(B, &from(9, 9), now), MayClaim::WhenWoken);
-    assert_eq!(slots.release(0, &freed(2, 0, false)), [A, B]);
+    assert_eq!(slots.release(0, &freed(2, 0)), [A, B]);
     // the lower one comes first and gets nothing of the two, as the other wants three
     let mut grant = slots.take_at(B, &from(9, 9), MS, now);
     assert_eq!((grant.slots(), grant.places_behind()), (0, 0));
@@ -402,7 +431,7 @@ fn what_comes_back_is_kept_for_the_shard_whose_tasks_stand_first_but_not_for_lon
     let mut rest = slots.take_at(A, &from(7, 1), MS, now);
     assert!(rest.assign(false, 0).is_some() && rest.give_back(true).is_empty());
     assert_eq!(slots.free_or_wait_at(A, &from(7, 3), now), MayClaim::WhenWoken);
-    assert!(slots.release(0, &freed(1, 0, false)).contains(&A));
+    assert!(slots.release(0, &freed(1, 0)).contains(&A));
     assert_eq!(slots.take_at(B, &from(9, 9), MS, later + KEPT_FOR).slots(), 1);
 }
 
@@ -413,7 +442,7 @@ fn a_shard_that_has_places_behind_slots_for_all_it_wants_keeps_no_slot_from_othe
     let now = Instant::now();
     let grant = slots.take_at(A, &from(1, 4), MS, now);
     assert_eq!((grant.slots(), grant.places_behind()), (0, 4));
-    assert_eq!(slots.release(0, &freed(2, 0, false)), [A]);
+    assert_eq!(slots.release(0, &freed(2, 0)), [A]);
     drop(grant.give_back(true));
     assert_eq!(slots.take_at(B, &from(9, 1), MS, now).slots(), 1);
 }
@@ -461,7 +490,7 @@ fn a_shard_that_wants_nothing_any_more_lets_the_others_have_what_was_kept_for_it
     let now = Instant::now();
     assigned(&slots, A, 2);
     assert_eq!(slots.free_or_wait_at(B, &from(1, 9), now), MayClaim::WhenWoken);
-    assert_eq!(slots.release(0, &freed(1, 0, false)), [B]);
+    assert_eq!(slots.release(0, &freed(1, 0)), [B]);
     assert_eq!(slots.take_at(A, &from(9, 9), MS, now).slots(), 0);
     let nothing = slots.take_at(B, &Wanted::default(), MS, now);
     assert_eq!(nothing.give_back(false), [A]);
