@@ -11,6 +11,11 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use figures::Span;
+pub(crate) use figures::{Figures, Load};
+
+mod figures;
+
 /// How often figures are wanted while there is traffic: often enough to follow a load within some
 /// seconds, rarely enough to cost nothing beside it.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
@@ -47,11 +52,6 @@ const PAUSE_MIN_S: f64 = 30.0;
 const PAUSE_MAX_S: f64 = 3_600.0;
 const FORGOTTEN_AFTER_S: f64 = 7_200.0;
 
-/// Before the longest pause is over, a trial is repeated only under another load: one whose
-/// throughput differs by this part. Of the same load the answer is known; where more comes than can
-/// be stored, the waits grow, and another shard is of as little use as before.
-const DIFFERENT: f64 = 0.2;
-
 /// The pause after a shard that couldn't be opened. A full disk or a missing thread may be over soon.
 const RETRY_MIN_S: f64 = 5.0;
 
@@ -64,99 +64,6 @@ const ROOM: f64 = 0.5;
 /// soon. Then the delay doubles, up to this many times the setting.
 const MISSED_WITHIN: f64 = 4.0;
 const DELAYS_MAX: f64 = 16.0;
-
-/// What was measured in an interval, of the shards that took tasks in it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Figures {
-    /// How long it was.
-    pub(crate) seconds: f64,
-    /// Submissions that were stored, and how long all of them together had waited for that.
-    pub(crate) stored: f64,
-    pub(crate) waited_s: f64,
-    /// How long all shards together were in commits.
-    pub(crate) committing_s: f64,
-    /// Submissions that wait at its end.
-    pub(crate) pending: usize,
-    /// Whether a batch was refused a moment ago.
-    pub(crate) failing: bool,
-    /// How many shards take tasks, and the one of them that would be retired.
-    pub(crate) active: usize,
-    pub(crate) last: usize,
-}
-
-impl Figures {
-    /// The same without what no clock can have measured.
-    fn sane(&self) -> Self {
-        let sane = |value: f64| if value > 0.0 { value.min(1e12) } else { 0.0 };
-        Figures {
-            seconds: sane(self.seconds).min(1e6),
-            stored: sane(self.stored),
-            waited_s: sane(self.waited_s),
-            committing_s: sane(self.committing_s),
-            active: self.active.max(1),
-            ..*self
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.stored == 0.0 && self.pending == 0
-    }
-
-    /// Whether it says nothing: a commit takes longer than the interval.
-    fn is_no_news(&self) -> bool {
-        self.stored == 0.0 && self.pending > 0
-    }
-}
-
-/// The load over some time.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Load {
-    /// Submissions stored per second.
-    pub(crate) per_s: f64,
-    /// How long one waited for its commit; 0 where none was stored.
-    pub(crate) wait_s: f64,
-    /// How many shards were in a commit at a time.
-    pub(crate) busy: f64,
-}
-
-impl Load {
-    fn differs_from(&self, other: &Load) -> bool {
-        (self.per_s - other.per_s).abs() > DIFFERENT * self.per_s.max(other.per_s)
-    }
-}
-
-/// The sums of some intervals.
-#[derive(Clone, Copy, Debug, Default)]
-struct Span {
-    seconds: f64,
-    stored: f64,
-    waited_s: f64,
-    committing_s: f64,
-}
-
-impl Span {
-    fn add(&mut self, figures: &Figures) {
-        self.seconds += figures.seconds;
-        self.stored += figures.stored;
-        self.waited_s += figures.waited_s;
-        self.committing_s += figures.committing_s;
-    }
-
-    fn of(figures: &Figures) -> Load {
-        let mut span = Span::default();
-        span.add(figures);
-        span.load()
-    }
-
-    fn load(&self) -> Load {
-        let part = |of: f64, by: f64| if by >= 1e-3 { of / by } else { 0.0 };
-        Load {
-            per_s: part(self.stored, self.seconds),
-            wait_s: part(self.waited_s, self.stored),
-            busy: part(self.committing_s, self.seconds),
-        }
-    }
-}
 
 /// What to do now, and the figures behind it.
 #[derive(Clone, Copy, Debug, PartialEq)]
