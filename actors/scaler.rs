@@ -188,6 +188,7 @@ impl Scaler {
             stored: all.stored + one.stored,
             waited_s: all.waited_s + one.waited_s,
             committing_s: all.committing_s + one.committing_s,
+            commits: all.commits + one.commits,
         });
         Reading { at: Instant::now(), sums }
     }
@@ -198,6 +199,7 @@ impl Scaler {
             stored: now.sums.stored - last.sums.stored,
             waited_s: now.sums.waited_s - last.sums.waited_s,
             committing_s: now.sums.committing_s - last.sums.committing_s,
+            commits: now.sums.commits - last.sums.commits,
             pending: self.active().map(|of| of.gauges.incoming.load(Ordering::Acquire)).sum(),
             failing: self.active().any(|ledger| ledger.gauges.is_failing(now.at)),
             active: self.shared.active(),
@@ -208,7 +210,7 @@ impl Scaler {
     async fn carry_out(&mut self, decision: Decision) {
         match decision {
             Decision::Grow { load } => {
-                let (Load { per_s, wait_s, busy }, shards) = (load, self.shared.active());
+                let (Load { per_s, wait_s, busy, .. }, shards) = (load, self.shared.active());
                 let why = "submissions wait for long; one more shard is tried";
                 tracing::info!(shards, per_s, wait_s, busy, "{why}");
                 self.grow().await;
@@ -224,7 +226,7 @@ impl Scaler {
             Decision::Retire { shard, load } => {
                 self.retire(shard);
                 let (shard, shards) = (self.shared.shards[shard].id, self.shared.active());
-                let Load { per_s, wait_s, busy } = load;
+                let Load { per_s, wait_s, busy, .. } = load;
                 let why = "the other shards have much room; one takes no new tasks";
                 tracing::info!(%shard, shards, per_s, wait_s, busy, "{why}");
             }

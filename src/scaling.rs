@@ -31,14 +31,19 @@ const BUSY_TO_GROW: f64 = 0.2;
 /// A new shard has nothing in memory and no measurements yet; this long isn't counted.
 const SETTLE_S: f64 = 0.5;
 
-/// How long a trial is measured: as long as what it is compared with. If nothing is stored in that
-/// time, because commits take seconds, so many times as long.
+/// How long a trial is measured: as long as what it is compared with, and once more and again while
+/// it isn't clear. If nothing is stored in that time, because commits take seconds, so many times as
+/// long.
 const TRIAL_S: f64 = 1.0;
+const UNCLEAR_MAX: f64 = 3.0;
 const TRIALS_MAX: f64 = 10.0;
 
-/// What makes a trial a success. Throughput differs by some percent from second to second on a quiet
-/// machine; a shard that costs a thread and a file should bring more than that.
-const FASTER: f64 = 1.10;
+/// What makes a trial a success: twice the standard error of the difference, so that it would come by
+/// chance once in forty trials. A shard costs a thread and a file and should bring more than the
+/// first part; the second is enough however much throughput differs from one tick to the next.
+const FASTER_MIN: f64 = 0.05;
+const FASTER_MAX: f64 = 0.10;
+const ERRORS: f64 = 2.0;
 
 /// Waits differ more. They count only if about as much is stored as before: where less comes, all
 /// waits get shorter.
@@ -57,8 +62,10 @@ const RETRY_MIN_S: f64 = 5.0;
 
 /// The load fits into one shard less with much room if the others would be busy for less than this
 /// part of the time, or if it is less than this part of what was once too much for them; and if the
-/// waits are below this part of the target.
+/// waits are below this part of the target, or no longer than so many commits: one that comes during a
+/// commit waits for the rest of that and for its own.
 const ROOM: f64 = 0.5;
+const COMMITS: f64 = 2.0;
 
 /// A shard that is wanted again within so many times the delay of its retirement was retired too
 /// soon. Then the delay doubles, up to this many times the setting.
@@ -124,6 +131,8 @@ enum Phase {
         from: usize,
         settled_s: f64,
         after: Span,
+        /// For how long it is measured.
+        until_s: f64,
     },
 }
 
@@ -179,8 +188,8 @@ impl Controller {
     /// The shard that was asked for takes tasks from now on.
     pub(crate) fn grew(&mut self, shard: usize) {
         if let Phase::Growing { before, from } = self.phase {
-            let (settled_s, after) = (0.0, Span::default());
-            self.phase = Phase::Trial { shard, before, from, settled_s, after };
+            let (settled_s, after, until_s) = (0.0, Span::default(), TRIAL_S);
+            self.phase = Phase::Trial { shard, before, from, settled_s, after, until_s };
             self.retry_pause_s = RETRY_MIN_S;
         }
     }
@@ -254,11 +263,12 @@ impl Controller {
     fn fits(&self, load: &Load, shards: usize) -> bool {
         let outgrown = self.outgrown.get(shards).copied().unwrap_or(0.0);
         let room = load.busy <= ROOM * shards as f64 || load.per_s <= ROOM * outgrown;
-        room && load.wait_s <= ROOM * self.target_s
+        room && load.wait_s <= (ROOM * self.target_s).max(COMMITS * load.commit_s)
     }
 
     fn weigh(&mut self, figures: &Figures) -> Option<Decision> {
-        let Phase::Trial { shard, before, from, settled_s, after } = &mut self.phase else {
+        let Phase::Trial { shard, before, from, settled_s, after, until_s } = &mut self.phase
+        else {
             return None;
         };
         if *settled_s < SETTLE_S {
@@ -267,14 +277,23 @@ impl Controller {
         }
         after.add(figures);
         let no_news = after.stored == 0.0 && figures.pending > 0;
-        if after.seconds < TRIAL_S || no_news && after.seconds < TRIAL_S * TRIALS_MAX {
+        if after.seconds < *until_s || no_news && after.seconds < TRIAL_S * TRIALS_MAX {
             return None;
         }
         let (shard, before, from, after) = (*shard, *before, *from, after.load());
-        self.phase = Phase::Watching;
-        let faster = after.per_s >= before.per_s * FASTER;
+        let gain = after.per_s - before.per_s;
+        let noise = ERRORS * before.error_per_s.hypot(after.error_per_s);
+        let (least, enough) = (before.per_s * FASTER_MIN, before.per_s * FASTER_MAX);
+        let faster = gain >= noise.clamp(least, enough);
         let sooner = after.wait_s <= before.wait_s * SOONER;
-        if faster || sooner && after.per_s >= before.per_s * NO_LOSS {
+        let success = faster || sooner && after.per_s >= before.per_s * NO_LOSS;
+        let unclear = !success && gain + noise >= least;
+        if unclear && *until_s < TRIAL_S * UNCLEAR_MAX && !figures.failing {
+            *until_s += TRIAL_S;
+            return None;
+        }
+        self.phase = Phase::Watching;
+        if success {
             self.keep(from, &before);
             return Some(Decision::Keep { shard, before, after });
         }

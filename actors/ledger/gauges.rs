@@ -16,8 +16,9 @@ pub(crate) struct Sums {
     /// Submissions that were stored, and how long all of them together had waited for that.
     pub(crate) stored: f64,
     pub(crate) waited_s: f64,
-    /// How long it was in commits.
+    /// How long it was in commits, and how many those were.
     pub(crate) committing_s: f64,
+    pub(crate) commits: f64,
 }
 
 /// A shard's load as it was last measured.
@@ -36,10 +37,11 @@ pub(crate) struct Gauges {
     commit_rows: AtomicU64,
     service_s: AtomicU64,
     /// Since the queue began: submissions stored, how long all of them together waited for that, and
-    /// how long commits took, in microseconds.
+    /// how long commits took, in microseconds, and how many there were.
     stored: AtomicU64,
     waited_us: AtomicU64,
     committing_us: AtomicU64,
+    commits: AtomicU64,
     since: Instant,
     /// When the last commit was measured, in microseconds after `since`.
     measured_at: AtomicU64,
@@ -64,6 +66,7 @@ impl Gauges {
             stored: AtomicU64::new(0),
             waited_us: AtomicU64::new(0),
             committing_us: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
             since: Instant::now(),
             measured_at: AtomicU64::new(0),
             began_at: AtomicU64::new(0),
@@ -101,6 +104,7 @@ impl Gauges {
     pub(crate) fn add_commit(&self, took: Duration, stored: u64, waited: Duration) {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.committing_us.fetch_add(micros(took), Ordering::Relaxed);
+        self.commits.fetch_add(1, Ordering::Relaxed);
         self.waited_us.fetch_add(micros(waited), Ordering::Relaxed);
         self.stored.fetch_add(stored, Ordering::Relaxed);
     }
@@ -112,6 +116,7 @@ impl Gauges {
             stored: self.stored.load(Ordering::Relaxed) as f64,
             waited_s: seconds(&self.waited_us),
             committing_s: seconds(&self.committing_us),
+            commits: self.commits.load(Ordering::Relaxed) as f64,
         }
     }
 

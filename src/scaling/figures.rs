@@ -1,5 +1,8 @@
 //! What is measured, and the load that follows from it.
 
+/// Fewer intervals say nothing of how much they differ.
+const INTERVALS_MIN: f64 = 5.0;
+
 /// Before the longest pause is over, a trial is repeated only under another load: one whose
 /// throughput differs by this part. Of the same load the answer is known; where more comes than can
 /// be stored, the waits grow, and another shard is of as little use as before.
@@ -13,8 +16,9 @@ pub(crate) struct Figures {
     /// Submissions that were stored, and how long all of them together had waited for that.
     pub(crate) stored: f64,
     pub(crate) waited_s: f64,
-    /// How long all shards together were in commits.
+    /// How long all shards together were in commits, and how many those were.
     pub(crate) committing_s: f64,
+    pub(crate) commits: f64,
     /// Submissions that wait at its end.
     pub(crate) pending: usize,
     /// Whether a batch was refused a moment ago.
@@ -33,6 +37,7 @@ impl Figures {
             stored: sane(self.stored),
             waited_s: sane(self.waited_s),
             committing_s: sane(self.committing_s),
+            commits: sane(self.commits),
             active: self.active.max(1),
             ..*self
         }
@@ -51,12 +56,15 @@ impl Figures {
 /// The load over some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Load {
-    /// Submissions stored per second.
+    /// Submissions stored per second, and the standard error of that by the intervals that it is the
+    /// mean of; infinite where they are too few to tell.
     pub(crate) per_s: f64,
+    pub(super) error_per_s: f64,
     /// How long one waited for its commit; 0 where none was stored.
     pub(crate) wait_s: f64,
-    /// How many shards were in a commit at a time.
+    /// How many shards were in a commit at a time, and how long one took.
     pub(crate) busy: f64,
+    pub(super) commit_s: f64,
 }
 
 impl Load {
@@ -72,6 +80,8 @@ pub(super) struct Span {
     pub(super) stored: f64,
     waited_s: f64,
     committing_s: f64,
+    commits: f64,
+    rates: Rates,
 }
 
 impl Span {
@@ -80,6 +90,8 @@ impl Span {
         self.stored += figures.stored;
         self.waited_s += figures.waited_s;
         self.committing_s += figures.committing_s;
+        self.commits += figures.commits;
+        self.rates.add(part(figures.stored, figures.seconds));
     }
 
     pub(super) fn of(figures: &Figures) -> Load {
@@ -89,11 +101,41 @@ impl Span {
     }
 
     pub(super) fn load(&self) -> Load {
-        let part = |of: f64, by: f64| if by >= 1e-3 { of / by } else { 0.0 };
         Load {
             per_s: part(self.stored, self.seconds),
+            error_per_s: self.rates.error(),
             wait_s: part(self.waited_s, self.stored),
             busy: part(self.committing_s, self.seconds),
+            commit_s: part(self.committing_s, self.commits),
         }
+    }
+}
+
+fn part(of: f64, by: f64) -> f64 {
+    if by >= 1e-3 { of / by } else { 0.0 }
+}
+
+/// How much the throughput differs from interval to interval, by Welford's method of 1962.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rates {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Rates {
+    fn add(&mut self, rate: f64) {
+        self.count += 1.0;
+        let off = rate - self.mean;
+        self.mean += off / self.count;
+        self.squares += off * (rate - self.mean);
+    }
+
+    /// The standard error of the mean.
+    fn error(&self) -> f64 {
+        if self.count < INTERVALS_MIN {
+            return f64::INFINITY;
+        }
+        (self.squares / (self.count - 1.0) / self.count).max(0.0).sqrt()
     }
 }
