@@ -53,10 +53,6 @@ impl<S: ShardStore> ShardActor<S> {
             claim: self.budget(grant.as_ref()),
             deliver,
         };
-        if let Some(store) = &self.store {
-            let ids = batch.ids(self.ledger.id, store.outlook().next);
-            inbox.asked.incoming.expect_ids(ids);
-        }
         InFlight { batch, inbox, grant }
     }
 

@@ -19,8 +19,8 @@ use crate::attempt::{Attempt, CachedInput, Input};
 use crate::error::StoreError;
 use crate::lifecycle::Next;
 use crate::panic_message::OneByOne;
-use crate::proof::{self, Point};
-use crate::record::{Encoded, Outcome, TaskId, TaskRecord, TaskStatus};
+use crate::proof::{self, Point, Points};
+use crate::record::{Encoded, Outcome, ShardId, TaskId, TaskRecord, TaskStatus};
 use crate::result::{ResultParts, TaskResult};
 use crate::store::{
     Batch, BatchError, BatchResult, CancelOutcome, Runnable, Settled, Settlement, ShardStore,
@@ -63,12 +63,8 @@ impl<S: ShardStore> ShardActor<S> {
         self.with_store(
             context,
             move |mut store| async move {
-                let began = Instant::now();
-                points.pass_in(shard, Point::ShardCommit);
-                proof::dawdle().await;
-                let result = store.apply(&flight.batch).await;
-                proof::dawdle().await;
-                points.pass_in(shard, Point::ShardCommitted);
+                let (mut flight, began) = (flight, Instant::now());
+                let result = write(&mut store, &mut flight, shard, &points).await;
                 (store, (flight, result, began.elapsed()))
             },
             |actor, (flight, result, took), context| {
@@ -318,6 +314,25 @@ impl<S: ShardStore> ShardActor<S> {
             self.set_timer(context);
         }
     }
+}
+
+/// Stores a batch. Who isn't answered, because this panics or its commit fails, is told the ids that
+/// the tasks may have: they are this shard's for good before that.
+async fn write<S: ShardStore>(
+    store: &mut S,
+    flight: &mut InFlight,
+    shard: ShardId,
+    points: &Points,
+) -> Result<BatchResult, BatchError> {
+    store.reserve(&flight.batch).await.map_err(BatchError::Refused)?;
+    let ids = flight.batch.ids(shard, store.outlook().next);
+    flight.inbox.asked.incoming.expect_ids(ids);
+    points.pass_in(shard, Point::ShardCommit);
+    proof::dawdle().await;
+    let result = store.apply(&flight.batch).await;
+    proof::dawdle().await;
+    points.pass_in(shard, Point::ShardCommitted);
+    result
 }
 
 /// What those who asked for it get to see of an end.

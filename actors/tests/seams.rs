@@ -131,3 +131,15 @@ async fn a_submission_is_answered_truthfully_although_the_shard_panics_around_it
         assert_eq!(called.is_ok(), stored, "{point:?}");
     }
 }
+
+// They were noted before they were reserved. If the file couldn't be opened again at once, the caller
+// was told that its task may be stored under an id that another task got then.
+#[actix::test]
+async fn ids_that_a_caller_may_have_been_told_are_given_to_no_other_task() {
+    let (world, panics) = world().await;
+    panics.arm(Point::ShardCommit, 1, 1);
+    world.queue.submit(gated::task(0)).await.unwrap_err();
+    assert_eq!(panics.fired(), 1);
+    let next = world.submit(1).await[0].id();
+    assert!(next.sequence() > 1, "{next}");
+}

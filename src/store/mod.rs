@@ -372,6 +372,10 @@ pub(crate) trait Memory {
 /// Methods are called one at a time by the ShardActor that owns the store. They are async for
 /// stores across a network; this crate's own never waits.
 pub(crate) trait ShardStore: Unpin + 'static {
+    /// Makes sure that the ids that a batch can need are given out to nothing else, whatever becomes
+    /// of it. `apply` does so, too; who wants to tell them before asks here.
+    fn reserve(&mut self, batch: &Batch) -> impl Future<Output = Result<(), StoreError>>;
+
     /// Stores a batch in one go: all of it is durable when this returns, or none of it.
     fn apply(&mut self, batch: &Batch) -> impl Future<Output = Result<BatchResult, BatchError>>;
 

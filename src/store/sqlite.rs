@@ -261,6 +261,11 @@ fn after_commit(fault: rusqlite::Error) -> BatchError {
 }
 
 impl ShardStore for SqliteStore {
+    async fn reserve(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        self.guard.look()?;
+        self.reserve_for(batch)
+    }
+
     async fn apply(&mut self, batch: &Batch) -> Result<BatchResult, BatchError> {
         self.apply_now(batch)
     }
