@@ -150,8 +150,10 @@ pub(super) fn child(dir: &Path) -> Result<(), Failure> {
 async fn start(dir: &Path) -> Result<Queue, Failure> {
     let mut settings = scene::settings(2);
     settings.storage.wal_limit = WAL_LIMIT;
-    settings.retention.results = Duration::from_secs(20);
-    settings.retention.dead = Duration::from_secs(20);
+    // so many records that they fill the page caches however slow the machine is: else a pace that
+    // rises fills them later
+    settings.retention.results = Duration::from_secs(60);
+    settings.retention.dead = Duration::from_secs(60);
     settings.retention.sweep = Duration::from_secs(5);
     let builder = scene::builder(settings, &dir.join("queue"), Called::nobody());
     in_time("stuck", "the start", builder.start()).await?.map_err(harness)
