@@ -57,13 +57,15 @@ struct State {
     queues: BTreeMap<QueueIndex, Places>,
     /// Who wants to run, or runs, an attempt with nothing beside it.
     alone: Option<Alone>,
+    /// How many such runs there were.
+    runs_alone: u64,
 }
 
 impl State {
     /// The shard that waits to run a suspect alone, if nothing runs any more.
     fn silence(&self) -> Option<ShardId> {
         let silent = self.used.iter().all(|used| *used == 0);
-        self.alone.filter(|alone| silent && !alone.runs).map(|alone| alone.shard)
+        self.alone.filter(|alone| silent && alone.run.is_none()).map(|alone| alone.shard)
     }
 }
 
@@ -97,7 +99,8 @@ pub(crate) enum MayClaim {
 #[derive(Clone, Copy, Debug)]
 struct Alone {
     shard: ShardId,
-    runs: bool,
+    /// Its number, if it isn't waiting any more.
+    run: Option<u64>,
 }
 
 /// The places of a limited queue.
@@ -122,7 +125,7 @@ impl Slots {
     pub(crate) fn new(workers: usize, concurrency: usize, prefetch: usize) -> Arc<Self> {
         let (used, load_ns) = (vec![0; workers], vec![0; workers]);
         let (waiting, called, queues) = Default::default();
-        let state = State { used, load_ns, waiting, called, queues, alone: None };
+        let state = State { used, load_ns, waiting, called, queues, alone: None, runs_alone: 0 };
         Arc::new(Slots { workers, concurrency, prefetch, state: Mutex::new(state) })
     }
 
@@ -223,7 +226,7 @@ impl Slots {
 
     fn nothing(self: &Arc<Self>, shard: ShardId, paused: Vec<QueueIndex>) -> Grant {
         let (free, behind, load_ns, places) = Default::default();
-        let (slots, wake, alone) = (self.clone(), BTreeSet::new(), false);
+        let (slots, wake, alone) = (self.clone(), BTreeSet::new(), None);
         Grant { slots, shard, free, behind, load_ns, wake, places, paused, alone }
     }
 
@@ -231,49 +234,46 @@ impl Slots {
     /// that, nothing else is claimed; it is granted when nothing runs.
     pub(crate) fn take_alone(self: &Arc<Self>, shard: ShardId, wanted: Wanted) -> Option<Grant> {
         let mut state = self.lock();
-        let alone = state.alone.get_or_insert(Alone { shard, runs: false });
-        let mine = alone.shard == shard && !alone.runs;
+        let alone = state.alone.get_or_insert(Alone { shard, run: None });
+        let mine = alone.shard == shard && alone.run.is_none();
         if !mine || state.used.iter().any(|used| *used > 0) {
             state.waiting.insert(shard, wanted.want());
             return None;
         }
-        state.alone = Some(Alone { shard, runs: true });
+        state.runs_alone += 1;
+        let run = Some(state.runs_alone);
+        state.alone = Some(Alone { shard, run });
         state.used[0] += 1;
         let mut grant = self.nothing(shard, wanted.paused);
         grant.free.insert(0, 1);
-        grant.alone = true;
+        grant.alone = run;
         Some(grant)
     }
 
     /// Gives up waiting for the whole queue: there is no suspect left.
     #[must_use = "these shards wait for credits"]
     pub(crate) fn give_up_alone(&self, shard: ShardId) -> Vec<ShardId> {
-        let mut state = self.lock();
-        if state.alone.is_some_and(|alone| alone.shard == shard && !alone.runs) {
-            state.alone = None;
-            return state.call(Instant::now()).into_iter().collect();
-        }
-        Vec::new()
+        self.end_alone(|alone| alone.shard == shard && alone.run.is_none())
     }
 
-    /// The end of the attempt that ran alone is stored: others may run.
+    /// The end of the attempt that ran alone is stored: others may run. Nothing happens if that was
+    /// another run.
     #[must_use = "these shards wait for credits"]
-    pub(crate) fn alone_is_over(&self) -> Vec<ShardId> {
-        let mut state = self.lock();
-        if state.alone.is_some_and(|alone| alone.runs) {
-            state.alone = None;
-            return state.call(Instant::now()).into_iter().collect();
-        }
-        Vec::new()
+    pub(crate) fn alone_is_over(&self, run: u64) -> Vec<ShardId> {
+        self.end_alone(|alone| alone.run == Some(run))
     }
 
     /// This shard can store nothing for the time being. If an attempt of it ran alone and is over,
     /// the others don't wait for its end to be stored.
     #[must_use = "these shards wait for credits"]
     pub(crate) fn stores_nothing(&self, shard: ShardId) -> Vec<ShardId> {
+        let silent = self.lock().used.iter().all(|used| *used == 0);
+        self.end_alone(|alone| silent && alone.shard == shard && alone.run.is_some())
+    }
+
+    fn end_alone(&self, which: impl FnOnce(&Alone) -> bool) -> Vec<ShardId> {
         let mut state = self.lock();
-        let silent = state.used.iter().all(|used| *used == 0);
-        if silent && state.alone.is_some_and(|alone| alone.runs && alone.shard == shard) {
+        if state.alone.as_ref().is_some_and(which) {
             state.alone = None;
             return state.call(Instant::now()).into_iter().collect();
         }

@@ -186,7 +186,8 @@ pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
         load_ns: done.iter().map(|done| done.attempt.lasts_ns).sum(),
         places: limited.map(|done| done.attempt.queue).collect(),
     };
-    let alone = done.iter().find(|done| done.attempt.alone).map(|done| done.attempt.id.shard());
+    let alone = done.iter().find(|done| done.attempt.alone.is_some());
+    let alone = alone.map(|done| done.attempt.id.shard());
     for done in &*done {
         measure(done);
     }

@@ -49,7 +49,7 @@ pub(crate) struct Attempt {
     /// The worker whose credit it holds.
     pub(crate) worker: usize,
     /// Whether it runs with nothing beside it, because the process died during it before.
-    pub(crate) alone: bool,
+    pub(crate) alone: Option<u64>,
     /// Somebody asked for the task's cancellation.
     pub(crate) cancel_requested: AtomicBool,
     /// A blocking attempt whose time is over.

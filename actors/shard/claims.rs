@@ -109,7 +109,7 @@ impl<S: ShardStore> ShardActor<S> {
     /// Hands claimed tasks to workers. Those that can't run end here.
     pub(super) fn hand_out(&mut self, claims: Vec<Claim>, grant: Option<Grant>, now: Timestamp) {
         let Some(mut grant) = grant else { return };
-        let alone = grant.is_alone();
+        let alone = grant.run_alone();
         let mut runs: Vec<Vec<Arc<Attempt>>> = vec![Vec::new(); self.shared.workers.len()];
         let mut stillborn = Vec::new();
         let mut assigned = false;
@@ -130,7 +130,7 @@ impl<S: ShardStore> ShardActor<S> {
             };
             assigned = true;
             attempt.limited = grant.assign_place(attempt.queue);
-            if alone {
+            if alone.is_some() {
                 let (task, name) = (attempt.id, &attempt.definition.name);
                 let crashes = attempt.counters.crashes;
                 tracing::warn!(%task, %name, crashes, "a task runs alone: the process died with it");
@@ -221,7 +221,7 @@ impl<S: ShardStore> ShardActor<S> {
             cancel: crate::attempt::CancelToken::new(),
             index: claim.definition,
             worker: 0,
-            alone: false,
+            alone: None,
             cancel_requested: false.into(),
             overdue: false.into(),
         };

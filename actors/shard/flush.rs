@@ -182,8 +182,8 @@ impl<S: ShardStore> ShardActor<S> {
                 .is_some_and(|attempt| attempt.counters.claim_no == settlement.claim_no);
             if ours {
                 attempts.remove(&sequence);
-                if done.attempt.alone {
-                    self.shared.wake(self.shared.slots.alone_is_over());
+                if let Some(run) = done.attempt.alone {
+                    self.shared.wake(self.shared.slots.alone_is_over(run));
                 }
             }
             let Settled::Recorded { deliver: send } = *settled else {

@@ -66,6 +66,7 @@ impl<S: ShardStore> ShardActor<S> {
             self.arm(context);
         } else {
             self.pausing = true;
+            self.shared.wake(self.shared.slots.stores_nothing(self.ledger.id));
             context.run_later(RETRY_PAUSE, |actor, context| {
                 actor.pausing = false;
                 // a batch with all that waits says whether the trouble is over

@@ -155,9 +155,15 @@ impl Child for ShardChild {
 
     fn ended(&mut self, end: ChildEnd) {
         self.ledger.no_flush();
+        let (slots, stopped) = (&self.shared.slots, end == ChildEnd::Stopped);
         // it may have been waiting for the whole queue, to run a suspect alone
-        self.shared.wake(self.shared.slots.give_up_alone(self.ledger.id));
-        let stopped = end == ChildEnd::Stopped;
+        self.shared.wake(slots.give_up_alone(self.ledger.id));
+        if !stopped {
+            // how long it takes until it can store something again, nobody knows
+            self.shared.wake(slots.stores_nothing(self.ledger.id));
+            // it may have died with credits that others waited for
+            self.shared.wake(self.shared.shards.iter().map(|ledger| ledger.id).collect());
+        }
         self.ledger.set_state(if stopped { ShardState::Closed } else { ShardState::Opening });
     }
 

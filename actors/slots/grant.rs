@@ -25,7 +25,8 @@ pub(crate) struct Grant {
     /// Places of limited queues granted.
     pub(super) places: BTreeMap<QueueIndex, usize>,
     pub(super) paused: Vec<QueueIndex>,
-    pub(super) alone: bool,
+    /// The number of the run alone that this is for.
+    pub(super) alone: Option<u64>,
 }
 
 impl Grant {
@@ -73,14 +74,18 @@ impl Grant {
 
     /// Whether this is the grant of a suspect's run.
     pub(crate) fn is_alone(&self) -> bool {
+        self.alone.is_some()
+    }
+
+    /// The number of that run.
+    pub(crate) fn run_alone(&self) -> Option<u64> {
         self.alone
     }
 
     /// Gives back what wasn't used. Returns the shards to wake.
     #[must_use = "these shards wait for credits"]
     pub(crate) fn give_back(mut self, assigned: bool) -> Vec<ShardId> {
-        let alone = self.alone && !assigned;
-        self.alone = false;
+        let alone = self.alone.take().filter(|_| !assigned);
         self.return_unused(alone)
     }
 
@@ -88,9 +93,9 @@ impl Grant {
     /// free: the places of a shard that guessed can be what kept another from a slot. Were they to
     /// wake while all slots are taken, two shards that can't use them would wake each other for
     /// ever.
-    fn return_unused(&mut self, alone: bool) -> Vec<ShardId> {
+    fn return_unused(&mut self, alone: Option<u64>) -> Vec<ShardId> {
         let mut wake: Vec<ShardId> = std::mem::take(&mut self.wake).into_iter().collect();
-        if !self.free.is_empty() && !self.alone {
+        if !self.free.is_empty() && self.alone.is_none() {
             // it had more slots than tasks: what it said that it wants was a guess
             let mut state = self.slots.lock();
             state.waiting.remove(&self.shard);
@@ -119,8 +124,8 @@ impl Grant {
             let freed = Freed { attempts: count, ..Freed::default() };
             wake.extend(self.slots.release(worker, &freed));
         }
-        if alone {
-            wake.extend(self.slots.alone_is_over());
+        if let Some(run) = alone {
+            wake.extend(self.slots.alone_is_over(run));
         }
         wake
     }

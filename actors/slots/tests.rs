@@ -9,6 +9,10 @@ use crate::queues::Queues;
 const A: ShardId = ShardId(0);
 const B: ShardId = ShardId(1);
 
+fn runs_alone(slots: &Slots) -> bool {
+    slots.lock().alone.is_some_and(|alone| alone.run.is_some())
+}
+
 fn used(slots: &Slots) -> Vec<usize> {
     slots.lock().used.clone()
 }
@@ -128,14 +132,14 @@ fn a_suspect_waits_until_nothing_runs_and_then_nothing_runs_beside_it() {
         slots.take_alone(A, Wanted::default()).is_none()
             && slots.take_alone(B, Wanted::default()).is_none()
     );
-    let worker = grant.assign(false, 0).unwrap();
+    let (worker, run) = (grant.assign(false, 0).unwrap(), grant.run_alone().unwrap());
     assert!(grant.assign(false, 0).is_none() && grant.assign(true, 0).is_none());
     assert!(grant.give_back(true).is_empty());
     assert_eq!(slots.take(B, &tasks(9), MS).slots(), 0);
     assert!(slots.release(worker, &freed(1, 0)).is_empty(), "its end isn't stored yet");
     assert!(slots.take_alone(B, Wanted::default()).is_none());
     assert_eq!(slots.take(B, &tasks(9), MS).slots(), 0);
-    assert!(slots.alone_is_over().contains(&B));
+    assert!(slots.alone_is_over(run).contains(&B));
     assert_eq!(slots.take(B, &tasks(9), MS).slots(), 4);
 }
 
@@ -143,7 +147,7 @@ fn a_suspect_waits_until_nothing_runs_and_then_nothing_runs_beside_it() {
 fn nobody_waits_for_an_end_that_a_shard_cannot_store() {
     let slots = Slots::new(1, 2, 0);
     let mut grant = slots.take_alone(A, Wanted::default()).unwrap();
-    let worker = grant.assign(false, 0).unwrap();
+    let (worker, run) = (grant.assign(false, 0).unwrap(), grant.run_alone().unwrap());
     assert!(grant.give_back(true).is_empty());
     assert!(slots.take(B, &tasks(1), MS).give_back(false).is_empty());
     assert!(slots.stores_nothing(A).is_empty(), "it still runs");
@@ -151,6 +155,13 @@ fn nobody_waits_for_an_end_that_a_shard_cannot_store() {
     assert!(slots.stores_nothing(B).is_empty(), "it isn't of that shard");
     assert_eq!(slots.stores_nothing(A), [B]);
     assert!(may(&slots, B, &tasks(1)));
+    // stored late, its end is none of the run that has begun meanwhile
+    let mut next = slots.take_alone(B, Wanted::default()).unwrap();
+    let worker = next.assign(false, 0).unwrap();
+    assert!(next.give_back(true).is_empty());
+    assert!(slots.alone_is_over(run).is_empty());
+    drop(slots.release(worker, &freed(1, 0)));
+    assert!(slots.take_alone(A, Wanted::default()).is_none());
 }
 
 #[test]
@@ -201,6 +212,7 @@ enum Step {
     Drop { grant: usize },
     Release { attempt: usize },
     Store,
+    StoresNothing { shard: u16 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -214,6 +226,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(|grant| Step::Drop { grant }),
         4 => any::<usize>().prop_map(|attempt| Step::Release { attempt }),
         2 => Just(Step::Store),
+        1 => (0..3u16).prop_map(|shard| Step::StoresNothing { shard }),
     ]
 }
 
@@ -221,7 +234,7 @@ fn step() -> impl Strategy<Value = Step> {
 type Held = (Grant, bool);
 
 /// What each worker must have: what was granted and not given back, and what was assigned.
-fn expected(workers: usize, grants: &[Held], attempts: &[(usize, bool)]) -> Vec<usize> {
+fn expected(workers: usize, grants: &[Held], attempts: &[(usize, Option<u64>)]) -> Vec<usize> {
     let mut used = vec![0; workers];
     for (grant, _) in grants {
         for (worker, count) in grant.free.iter().chain(&grant.behind) {
@@ -245,8 +258,9 @@ proptest! {
     ) {
         let slots = Slots::new(workers, concurrency, prefetch);
         let mut grants: Vec<Held> = Vec::new();
-        let mut attempts: Vec<(usize, bool)> = Vec::new();
-        let mut unstored = false;
+        let mut attempts: Vec<(usize, Option<u64>)> = Vec::new();
+        // ends that aren't stored: of the run alone, and of those that nobody waits for any more
+        let (mut unstored, mut late) = (None, Vec::new());
         for step in steps {
             match step {
                 Step::Take { shard, wanted } => {
@@ -271,7 +285,7 @@ proptest! {
                 Step::Assign { grant, prefetched } if !grants.is_empty() => {
                     let index = grant % grants.len();
                     let (grant, assigned) = &mut grants[index];
-                    let alone = grant.is_alone();
+                    let alone = grant.run_alone();
                     if let Some(worker) = grant.assign(prefetched, 0) {
                         *assigned = true;
                         attempts.push((worker, alone));
@@ -293,21 +307,27 @@ proptest! {
                 Step::Release { attempt } if !attempts.is_empty() => {
                     let (worker, alone) = attempts.remove(attempt % attempts.len());
                     drop(slots.release(worker, &freed(1, 0)));
-                    unstored |= alone;
+                    unstored = unstored.or(alone);
                 }
-                Step::Store if unstored => {
-                    unstored = false;
-                    drop(slots.alone_is_over());
+                Step::Store => {
+                    let stored = late.pop().or_else(|| unstored.take());
+                    stored.into_iter().for_each(|run| drop(slots.alone_is_over(run)));
+                }
+                Step::StoresNothing { shard } => {
+                    drop(slots.stores_nothing(ShardId(shard)));
+                    if !runs_alone(&slots) {
+                        late.extend(unstored.take());
+                    }
                 }
                 _ => {}
             }
             let used = used(&slots);
             prop_assert_eq!(&used, &expected(workers, &grants, &attempts));
             prop_assert!(used.iter().all(|used| *used <= concurrency + prefetch));
-            let runs = slots.lock().alone.is_some_and(|alone| alone.runs);
+            let runs = runs_alone(&slots);
             let alone = grants.iter().any(|(grant, assigned)| grant.is_alone() && !assigned)
-                || attempts.iter().any(|(_, alone)| *alone)
-                || unstored;
+                || attempts.iter().any(|(_, alone)| alone.is_some())
+                || unstored.is_some();
             prop_assert_eq!(runs, alone);
             prop_assert!(!runs || used.iter().sum::<usize>() <= 1, "a suspect runs alone");
         }
@@ -316,13 +336,11 @@ proptest! {
         }
         for (worker, alone) in attempts.drain(..) {
             drop(slots.release(worker, &freed(1, 0)));
-            unstored |= alone;
+            unstored = unstored.or(alone);
         }
-        if unstored {
-            drop(slots.alone_is_over());
-        }
+        unstored.into_iter().for_each(|run| drop(slots.alone_is_over(run)));
         prop_assert!(used(&slots).iter().all(|used| *used == 0));
-        prop_assert!(!slots.lock().alone.is_some_and(|alone| alone.runs));
+        prop_assert!(!runs_alone(&slots));
     }
 }
 

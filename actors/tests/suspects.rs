@@ -7,7 +7,7 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::proof::Simulation;
+use crate::proof::{Panics, Point, Simulation};
 
 /// What the tasks of one life of the process have in common.
 struct Life {
@@ -49,6 +49,7 @@ fn live<T>(
         let life = Arc::new(Life { begun: AtomicUsize::new(0), end, looks: AtomicUsize::new(0) });
         let mut settings = Settings::default();
         settings.tasks.max_crashes = 2;
+        settings.supervision.restarts = 1_000;
         let builder = Queue::builder().settings(settings).dir(dir).shards(2);
         let builder = builder.register::<suspect::Task>().data(life.clone());
         let queue = builder.clock(simulation.clock()).start().await.unwrap();
@@ -64,7 +65,7 @@ fn live<T>(
                     return over;
                 }
                 // a batch in the shard that is opened first
-                queue.cancel(TaskId::new(ShardId(0), 1_000)).await.unwrap();
+                drop(queue.cancel(TaskId::new(ShardId(0), 1_000)).await);
                 life.looks.fetch_add(1, Ordering::SeqCst);
             }
         };
@@ -97,4 +98,21 @@ fn the_end_of_a_task_that_ran_alone_is_stored_before_the_next_one_begins() {
         });
         assert_eq!(counts, (TASKS as u64 - 1, 1), "of seed {seed}");
     }
+}
+
+/// The others waited for that end for ever.
+#[test]
+fn a_shard_that_can_store_no_end_does_not_keep_the_others_from_running() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("queue");
+    crash(&dir, 1, 0, TASKS);
+    let panics = Panics::in_directory(&dir);
+    live(&dir, 1, 1, async |life, _| {
+        let begun = life.begun.load(Ordering::SeqCst);
+        if begun == 1 && life.looks.load(Ordering::SeqCst) == 1 {
+            panics.arm_shard(ShardId(0), Point::ShardCommit);
+        }
+        (begun == 2).then_some(())
+    });
+    assert!(panics.fired() > 0);
 }

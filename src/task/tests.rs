@@ -95,7 +95,7 @@ fn attempt(definition: Definition, input: Input) -> Arc<Attempt> {
         cancel: CancelToken::new(),
         index: 0,
         worker: 0,
-        alone: false,
+        alone: None,
         cancel_requested: AtomicBool::new(false),
         overdue: AtomicBool::new(false),
     })
