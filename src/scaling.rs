@@ -31,16 +31,16 @@ const BUSY_TO_GROW: f64 = 0.2;
 /// A new shard has nothing in memory and no measurements yet; this long isn't counted.
 const SETTLE_S: f64 = 0.5;
 
-/// How long a trial is measured: as long as what it is compared with, and once more and again while
-/// it isn't clear. If nothing is stored in that time, because commits take seconds, so many times as
-/// long.
+/// How long a trial is measured: about as long as what it is compared with, and once more and again
+/// while it isn't clear. Where nothing is stored, because commits take seconds, it is waited for so
+/// many times as long.
 const TRIAL_S: f64 = 1.0;
 const UNCLEAR_MAX: f64 = 3.0;
 const TRIALS_MAX: f64 = 10.0;
 
-/// What makes a trial a success: twice the standard error of the difference, so that it would come by
-/// chance once in forty trials. A shard costs a thread and a file and should bring more than the
-/// first part; the second is enough however much throughput differs from one tick to the next.
+/// What makes a trial a success: twice the standard error of the difference, which comes by chance
+/// once in forty times that one looks. A shard costs a thread and a file and should bring more than
+/// the first part; the second is enough however much throughput differs from one tick to the next.
 const FASTER_MIN: f64 = 0.05;
 const FASTER_MAX: f64 = 0.10;
 const ERRORS: f64 = 2.0;
@@ -62,8 +62,9 @@ const RETRY_MIN_S: f64 = 5.0;
 
 /// The load fits into one shard less with much room if the others would be busy for less than this
 /// part of the time, or if it is less than this part of what was once too much for them; and if the
-/// waits are below this part of the target, or no longer than so many commits: one that comes during a
-/// commit waits for the rest of that and for its own.
+/// waits are below this part of the target. Where commits take longer than that, waits of so many
+/// commits will do, if the others would mostly stand still: one that comes during a commit waits for
+/// the rest of that and for its own.
 const ROOM: f64 = 0.5;
 const COMMITS: f64 = 2.0;
 
@@ -106,6 +107,8 @@ pub(crate) struct Controller {
     hot_ticks: u32,
     /// What would have fitted into one shard less without a break.
     quiet: Span,
+    /// Ticks in which nothing was stored, because the commit goes on: a part of the next one.
+    silence: Figures,
     setback: Option<Setback>,
     /// When a shard may be opened again after that failed, and the pause if it fails once more.
     retry_at_s: f64,
@@ -165,6 +168,7 @@ impl Controller {
             hot: Span::default(),
             hot_ticks: 0,
             quiet: Span::default(),
+            silence: Figures::default(),
             setback: None,
             retry_at_s: 0.0,
             retry_pause_s: RETRY_MIN_S,
@@ -177,6 +181,11 @@ impl Controller {
     pub(crate) fn advise(&mut self, figures: &Figures) -> Advice {
         let figures = figures.sane();
         self.now_s += figures.seconds;
+        let figures = figures.after(&std::mem::take(&mut self.silence));
+        if figures.is_no_news() && figures.seconds < TRIAL_S * TRIALS_MAX {
+            self.silence = figures;
+            return Advice { decision: None, again: Some(TICK) };
+        }
         let decision = match self.phase {
             Phase::Watching => self.watch(&figures),
             Phase::Growing { .. } => None,
@@ -263,7 +272,9 @@ impl Controller {
     fn fits(&self, load: &Load, shards: usize) -> bool {
         let outgrown = self.outgrown.get(shards).copied().unwrap_or(0.0);
         let room = load.busy <= ROOM * shards as f64 || load.per_s <= ROOM * outgrown;
-        room && load.wait_s <= (ROOM * self.target_s).max(COMMITS * load.commit_s)
+        let still = load.busy <= ROOM * BUSY_TO_GROW * shards as f64;
+        let own = still && load.wait_s <= COMMITS * load.commit_s;
+        room && (load.wait_s <= ROOM * self.target_s || own)
     }
 
     fn weigh(&mut self, figures: &Figures) -> Option<Decision> {
@@ -276,8 +287,7 @@ impl Controller {
             return None;
         }
         after.add(figures);
-        let no_news = after.stored == 0.0 && figures.pending > 0;
-        if after.seconds < *until_s || no_news && after.seconds < TRIAL_S * TRIALS_MAX {
+        if after.seconds < *until_s {
             return None;
         }
         let (shard, before, from, after) = (*shard, *before, *from, after.load());

@@ -43,6 +43,18 @@ impl Figures {
         }
     }
 
+    /// This interval and the one before it, in which nothing was stored, as one.
+    pub(super) fn after(&self, silence: &Figures) -> Self {
+        Figures {
+            seconds: self.seconds + silence.seconds,
+            stored: self.stored + silence.stored,
+            waited_s: self.waited_s + silence.waited_s,
+            committing_s: self.committing_s + silence.committing_s,
+            commits: self.commits + silence.commits,
+            ..*self
+        }
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.stored == 0.0 && self.pending == 0
     }
