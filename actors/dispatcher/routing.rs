@@ -1,0 +1,64 @@
+//! Which shard a submission goes to.
+
+use tokio::time::Instant;
+
+use super::super::ledger::{ShardLedger, ShardState};
+use super::super::messages::MoveSlots;
+use super::Dispatcher;
+use crate::error::{Error, Result};
+use crate::load;
+use crate::record::{ShardId, TaskId};
+
+/// Where a task without a place of its own goes: to an active shard that is open; to one that is being
+/// rebuilt, which will be back in a moment; to a retired one, which is better than a refusal.
+const CANDIDATES: [(ShardState, bool); 3] =
+    [(ShardState::Open, true), (ShardState::Opening, true), (ShardState::Open, false)];
+
+impl Dispatcher {
+    /// The shard for a submission: the one that its id names, or that of its key, or the one where it
+    /// waits least.
+    pub(super) fn route(&self, wanted: Option<TaskId>, key: Option<&str>) -> Result<usize> {
+        let mut outgoing = self.outgoing.borrow_mut();
+        if let Some(id) = wanted {
+            let shard = id.shard();
+            let ledger = self.shared.shard(shard);
+            let ledger = ledger.ok_or(Error::NotFound { id })?;
+            if key.is_some_and(|key| self.shared.shard_of_key(key) != shard) {
+                return Err(Error::InvalidOption {
+                    option: "with_id",
+                    given: format!("{id}, in another shard than its key's tasks by now"),
+                    allowed: "an id of the key's shard; look it up, and submit anew what isn't stored",
+                });
+            }
+            return usable(ledger).map(|()| shard.index());
+        }
+        if let Some(key) = key {
+            let shard = self.shared.shard_of_key(key);
+            let ledger = self.shared.shard(shard).ok_or(Error::ShardUnavailable { shard })?;
+            if !ledger.is_active() && self.keys.may_ask_again() {
+                self.shared.dispatcher.send(MoveSlots);
+            }
+            return usable(ledger).map(|()| shard.index());
+        }
+        let (shards, now) = (&self.shared.shards, Instant::now());
+        let chosen = CANDIDATES.into_iter().find_map(|(state, active)| {
+            let load = |index: usize| {
+                let ledger: &ShardLedger = &shards[index];
+                let candidate = ledger.state() == state && ledger.is_active() == active;
+                candidate.then(|| ledger.gauges.load(now))
+            };
+            let (active, slots) = (self.shared.active(), self.shared.slots.all());
+            load::choose(shards.len(), active, slots, outgoing.last, load)
+        });
+        let index = chosen.ok_or(Error::ShardUnavailable { shard: ShardId(0) })?;
+        outgoing.last = index;
+        Ok(index)
+    }
+}
+
+fn usable(ledger: &ShardLedger) -> Result<()> {
+    match ledger.state() {
+        ShardState::Open | ShardState::Opening => Ok(()),
+        _ => Err(Error::ShardUnavailable { shard: ledger.id }),
+    }
+}
