@@ -27,7 +27,7 @@ use super::supervision::ChildEnd;
 use super::system::Shared;
 use crate::clock::Timestamp;
 use crate::error::{Error, StoreError, StoreErrorKind};
-use crate::load::Smoothed;
+use crate::load::{Commits, Smoothed};
 use crate::proof::{self, Point, Safeguard};
 use crate::store::ShardStore;
 
@@ -69,7 +69,7 @@ pub(crate) struct ShardActor<S: ShardStore> {
     /// When the last flush began.
     flushed: tokio::time::Instant,
     /// Seconds and rows of a commit, and seconds of an attempt.
-    commit: (Smoothed, Smoothed),
+    commit: Commits,
     service: Smoothed,
     /// Whether it wakes itself in a moment, because free slots are kept for another shard.
     looks_soon: bool,

@@ -69,6 +69,7 @@ mod tests {
             ready: 0,
             running: 0,
             commit_s,
+            sync_s: 0.0,
             commit_rows: 100.0,
             age_s: 0.0,
             service_s: 0.0,

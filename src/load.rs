@@ -4,6 +4,13 @@
 //! two things: for the commit that stores it, together with all that came before it, and for its
 //! turn among what is ready in the same shard. Both are estimated from smoothed measurements, as
 //! TCP smooths its round-trip time (RFC 6298): an eighth of each new one.
+//!
+//! Its own wait isn't all. Files of one disk wait for each other's syncs, so a few submissions that
+//! spread over several files are all stored later than if one commit had taken them all. A shard
+//! that would need a commit for this submission alone is dearer by the time of a sync; it is used
+//! where another one's rows take longer than that.
+
+use std::time::Duration;
 
 /// A measurement that follows its changes slowly. It begins as the first one.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -20,6 +27,22 @@ impl Smoothed {
 
     pub(crate) fn get(self) -> Option<f64> {
         self.0
+    }
+}
+
+/// What a shard's batches take, smoothed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Commits {
+    pub(crate) commit_s: Smoothed,
+    pub(crate) sync_s: Smoothed,
+    pub(crate) rows: Smoothed,
+}
+
+impl Commits {
+    pub(crate) fn add(&mut self, took: Duration, synced_in: Duration, rows: usize) {
+        self.commit_s.add(took.as_secs_f64());
+        self.sync_s.add(synced_in.min(took).as_secs_f64());
+        self.rows.add(rows as f64);
     }
 }
 
@@ -42,8 +65,10 @@ pub(crate) struct ShardLoad {
     pub(crate) ready: usize,
     /// Attempts of its tasks that run or wait in a worker.
     pub(crate) running: usize,
-    /// Seconds that a commit takes, and rows that it stores.
+    /// Seconds that a batch takes; those of them that are for its sync, more or less whatever its
+    /// size; and how many rows it has.
     pub(crate) commit_s: f64,
+    pub(crate) sync_s: f64,
     pub(crate) commit_rows: f64,
     /// Seconds since it was measured.
     pub(crate) age_s: f64,
@@ -54,40 +79,72 @@ pub(crate) struct ShardLoad {
 impl ShardLoad {
     /// How many seconds a submission would wait there until it runs, as far as one can tell.
     ///
-    /// `slots` is the part of the workers' slots that this shard can count on.
-    pub(crate) fn expected_wait_s(&self, slots: f64) -> f64 {
-        let commit_s = self.commit_s * (-self.age_s / FORGOTTEN_S).exp2();
-        let per_row = commit_s / self.commit_rows.max(1.0);
+    /// `slots` is the part of the workers' slots that this shard can count on, `batch` the most rows of
+    /// a transaction.
+    pub(crate) fn expected_wait_s(&self, slots: f64, batch: usize) -> f64 {
+        let (commit_s, sync_s) = self.remembered();
+        // more rows make the batch larger, and another one where it is full
+        let work_s = (commit_s - sync_s).max(0.0) / self.commit_rows.max(1.0);
+        let per_row = work_s + sync_s / batch.max(1) as f64;
         let stored = commit_s + per_row * self.incoming as f64;
         // what is on its way will be ready before it, and what runs beyond the slots waits already
         let before = (self.incoming + self.ready + self.running) as f64 - slots;
         let turn = self.service_s * before.max(0.0) / slots.max(1.0);
         stored + turn
     }
+
+    /// How many seconds all others would wait longer for it: for one more sync, unless this shard has
+    /// something to commit anyway.
+    fn toll_s(&self) -> f64 {
+        let commits_anyway = self.incoming > 0 || self.running > 0;
+        if commits_anyway { 0.0 } else { self.remembered().1 }
+    }
+
+    /// What is left of the measurements: the seconds of a batch, and those of its sync.
+    fn remembered(&self) -> (f64, f64) {
+        let part = (-self.age_s / FORGOTTEN_S).exp2();
+        (self.commit_s * part, self.sync_s * part)
+    }
 }
 
-/// The open shard where a submission waits least; the first after `last` among equals, so that an
-/// idle queue spreads its tasks. A failing shard is chosen only where all open ones are. `active` of
-/// the shards share the slots.
+/// What the shards have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Common {
+    /// How many there are.
+    pub(crate) shards: usize,
+    /// How many of them share the workers' slots.
+    pub(crate) active: usize,
+    pub(crate) slots: usize,
+    /// The most rows of a transaction.
+    pub(crate) batch: usize,
+}
+
+/// The open shard where a submission costs least: where it waits least itself, and makes the others
+/// wait least, as a toll of what it costs them would have it choose (Pigou, 1920).
+///
+/// Among equals it is `last`, if something is on its way there: what comes together is stored
+/// together. Otherwise it is the first after `last`, so that an idle queue spreads its tasks. A failing
+/// shard is chosen only where all open ones are.
 pub(crate) fn choose(
-    shards: usize,
-    active: usize,
-    slots: usize,
+    common: Common,
     last: usize,
     load: impl Fn(usize) -> Option<ShardLoad>,
 ) -> Option<usize> {
+    let Common { shards, active, slots, batch } = common;
     let share = slots as f64 / active.max(1) as f64;
+    let stays = last < shards && load(last).is_some_and(|load| load.incoming > 0);
+    let first = usize::from(!stays);
     let mut chosen: Option<(usize, bool, f64)> = None;
-    for index in (1..=shards).map(|step| (last + step) % shards) {
+    for index in (first..first + shards).map(|step| (last + step) % shards) {
         let Some(load) = load(index) else { continue };
-        let wait = load.expected_wait_s(share);
+        let cost = load.expected_wait_s(share, batch) + load.toll_s();
         let better = chosen.is_none_or(|(_, failing, least)| match (load.failing, failing) {
             (false, true) => true,
             (true, false) => false,
-            _ => wait < least * (1.0 - EQUAL_PART) && wait < least - EQUAL_S,
+            _ => cost < least * (1.0 - EQUAL_PART) && cost < least - EQUAL_S,
         });
         if better {
-            chosen = Some((index, load.failing, wait));
+            chosen = Some((index, load.failing, cost));
         }
     }
     chosen.map(|(index, ..)| index)

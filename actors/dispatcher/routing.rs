@@ -6,7 +6,7 @@ use super::super::ledger::{ShardLedger, ShardState};
 use super::super::messages::MoveSlots;
 use super::Dispatcher;
 use crate::error::{Error, Result};
-use crate::load;
+use crate::load::{self, Common};
 use crate::record::{ShardId, TaskId};
 
 /// Where a task without a place of its own goes: to an active shard that is open; to one that is being
@@ -41,14 +41,19 @@ impl Dispatcher {
             return usable(ledger).map(|()| shard.index());
         }
         let (shards, now) = (&self.shared.shards, Instant::now());
+        let common = Common {
+            shards: shards.len(),
+            active: self.shared.active(),
+            slots: self.shared.slots.all(),
+            batch: self.shared.settings.limits.batch,
+        };
         let chosen = CANDIDATES.into_iter().find_map(|(state, active)| {
             let load = |index: usize| {
                 let ledger: &ShardLedger = &shards[index];
                 let candidate = ledger.state() == state && ledger.is_active() == active;
                 candidate.then(|| ledger.gauges.load(now))
             };
-            let (active, slots) = (self.shared.active(), self.shared.slots.all());
-            load::choose(shards.len(), active, slots, outgoing.last, load)
+            load::choose(common, outgoing.last, load)
         });
         let index = chosen.ok_or(Error::ShardUnavailable { shard: ShardId(0) })?;
         outgoing.last = index;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::load::ShardLoad;
+use crate::load::{Commits, ShardLoad, Smoothed};
 
 /// How long a refused batch counts against its shard.
 const FAILING_FOR: Duration = Duration::from_secs(1);
@@ -34,6 +34,7 @@ pub(crate) struct Gauges {
     pub(crate) running: AtomicUsize,
     /// Smoothed times in seconds and counts, as the bits of an `f64`.
     commit_s: AtomicU64,
+    sync_s: AtomicU64,
     commit_rows: AtomicU64,
     service_s: AtomicU64,
     /// Since the queue began: submissions stored, how long all of them together waited for that, and
@@ -61,6 +62,7 @@ impl Gauges {
             not_started: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             commit_s: AtomicU64::new(0),
+            sync_s: AtomicU64::new(0),
             commit_rows: AtomicU64::new(0),
             service_s: AtomicU64::new(0),
             stored: AtomicU64::new(0),
@@ -88,9 +90,13 @@ impl Gauges {
     }
 
     /// The smoothed measurements of the last commit.
-    pub(crate) fn set_commit(&self, seconds: f64, rows: f64) {
-        self.commit_s.store(seconds.to_bits(), Ordering::Relaxed);
-        self.commit_rows.store(rows.to_bits(), Ordering::Relaxed);
+    pub(crate) fn set_commit(&self, commits: &Commits) {
+        let set = |bits: &AtomicU64, value: Smoothed| {
+            bits.store(value.get().unwrap_or(0.0).to_bits(), Ordering::Relaxed);
+        };
+        set(&self.commit_s, commits.commit_s);
+        set(&self.sync_s, commits.sync_s);
+        set(&self.commit_rows, commits.rows);
         self.measured_at.store(self.since.elapsed().as_micros() as u64, Ordering::Relaxed);
         self.failed_at.store(0, Ordering::Relaxed);
     }
@@ -151,6 +157,7 @@ impl Gauges {
             ready: self.ready.load(Ordering::Relaxed),
             running: self.running.load(Ordering::Relaxed),
             commit_s,
+            sync_s: float(&self.sync_s),
             commit_rows: float(&self.commit_rows),
             age_s,
             service_s: float(&self.service_s),
@@ -165,7 +172,9 @@ mod tests {
     #[test]
     fn a_commit_that_is_under_way_counts_for_as_long_as_it_takes() {
         let gauges = Gauges::new();
-        gauges.set_commit(0.01, 100.0);
+        let mut commits = Commits::default();
+        commits.add(Duration::from_millis(10), Duration::from_millis(8), 100);
+        gauges.set_commit(&commits);
         let later = Instant::now() + Duration::from_secs(4);
         let load = gauges.load(later);
         assert!(load.commit_s == 0.01 && load.age_s > 3.0, "{load:?}");

@@ -62,7 +62,8 @@ impl<S: ShardStore> ShardActor<S> {
     /// How long it takes from the end of an attempt until the next one is with its worker, in
     /// nanoseconds.
     fn turnaround_ns(&self) -> u64 {
-        let commit = Duration::from_secs_f64(self.commit.0.get().unwrap_or(0.0).clamp(0.0, 1.0));
+        let commit =
+            Duration::from_secs_f64(self.commit.commit_s.get().unwrap_or(0.0).clamp(0.0, 1.0));
         u64::try_from((2 * commit + HANDING_OVER).as_nanos()).unwrap_or(u64::MAX)
     }
 

@@ -69,7 +69,7 @@ impl<S: ShardStore> ShardActor<S> {
             },
             |actor, (flight, result, took), context| {
                 actor.ledger.gauges.commit_is_over();
-                actor.measure(&flight, result.is_ok(), took);
+                actor.measure(&flight, result.as_ref().ok(), took);
                 actor.publish_not_started();
                 match result {
                     Ok(result) => actor.applied(flight, result, context),
@@ -83,18 +83,16 @@ impl<S: ShardStore> ShardActor<S> {
     }
 
     /// Keeps what routing and the number of shards go by.
-    fn measure(&mut self, flight: &InFlight, stored: bool, took: Duration) {
+    fn measure(&mut self, flight: &InFlight, stored: Option<&BatchResult>, took: Duration) {
         let (gauges, batch) = (&self.ledger.gauges, &flight.batch);
-        if !stored {
+        let Some(stored) = stored else {
             gauges.failed();
             return;
-        }
+        };
         let incoming = &flight.inbox.asked.incoming;
         gauges.add_commit(took, incoming.len() as u64, incoming.waited(Instant::now()));
-        let (seconds, rows) = &mut self.commit;
-        seconds.add(took.as_secs_f64());
-        rows.add(batch.items() as f64);
-        gauges.set_commit(seconds.get().unwrap_or(0.0), rows.get().unwrap_or(0.0));
+        self.commit.add(took, stored.synced_in, batch.items());
+        gauges.set_commit(&self.commit);
         let ends = batch.settlements.iter();
         let took: Duration = ends.map(|end| end.ended_at.since(end.started_at)).sum();
         if !batch.settlements.is_empty() {

@@ -9,23 +9,40 @@ const IDLE: ShardLoad = ShardLoad {
     ready: 0,
     running: 0,
     commit_s: 0.001,
+    sync_s: 0.0,
     commit_rows: 100.0,
     age_s: 0.0,
     service_s: 0.001,
 };
 
+/// So many shards, all of them active.
+fn common(shards: usize) -> Common {
+    Common { shards, active: shards, slots: 8, batch: 1_000 }
+}
+
 fn chosen(loads: &[ShardLoad], last: usize) -> Option<usize> {
-    choose(loads.len(), loads.len(), 8, last, |index| Some(loads[index]))
+    choose(common(loads.len()), last, |index| Some(loads[index]))
 }
 
 fn load() -> impl Strategy<Value = ShardLoad> {
     let counts = (0..5_000usize, 0..100_000usize, 0..5_000usize);
-    let times = (0.0..2.0f64, 0.0..5_000.0f64, 0.0..10.0f64, 0.0..60.0f64);
-    (any::<bool>(), counts, times).prop_map(
-        |(failing, (incoming, ready, running), (commit_s, commit_rows, age_s, service_s))| {
-            ShardLoad { failing, incoming, ready, running, commit_s, commit_rows, age_s, service_s }
-        },
-    )
+    let times = (0.0..2.0f64, 0.0..1.5f64, 0.0..5_000.0f64, 0.0..10.0f64, 0.0..60.0f64);
+    (any::<bool>(), counts, times).prop_map(|(failing, counts, times)| {
+        let (incoming, ready, running) = counts;
+        let (commit_s, sync_part, commit_rows, age_s, service_s) = times;
+        let sync_s = commit_s * sync_part;
+        ShardLoad {
+            failing,
+            incoming,
+            ready,
+            running,
+            commit_s,
+            sync_s,
+            commit_rows,
+            age_s,
+            service_s,
+        }
+    })
 }
 
 #[test]
@@ -44,8 +61,9 @@ fn equal_shards_take_turns() {
 #[test]
 fn nothing_is_chosen_where_nothing_is_open() {
     assert_eq!(chosen(&[], 0), None);
-    assert_eq!(choose(3, 3, 8, 0, |_| None), None);
-    assert_eq!(choose(3, 1, 8, 0, |index| (index == 2).then_some(IDLE)), Some(2));
+    assert_eq!(choose(common(3), 0, |_| None), None);
+    let one = Common { active: 1, ..common(3) };
+    assert_eq!(choose(one, 0, |index| (index == 2).then_some(IDLE)), Some(2));
 }
 
 #[test]
@@ -63,7 +81,7 @@ fn a_wait_is_that_for_the_commit_and_that_for_the_turn() {
     let busy = ShardLoad { incoming: 30, ready: 20, running: 6, commit_s, service_s, ..IDLE };
     let busy = ShardLoad { commit_rows: 50.0, ..busy };
     let waits = |load: ShardLoad, slots, expected: f64| {
-        let wait = load.expected_wait_s(slots);
+        let wait = load.expected_wait_s(slots, 100);
         assert!((wait - expected).abs() < 1e-9, "{wait} s, not {expected}");
     };
     // its commit, 30 rows of 2 ms each, and what 52 tasks take in 4 slots
@@ -72,6 +90,9 @@ fn a_wait_is_that_for_the_commit_and_that_for_the_turn() {
     waits(ShardLoad { age_s: 2.0, ..busy }, 4.0, 0.025 + 0.015 + 6.5);
     waits(ShardLoad { commit_rows: 0.5, ..busy }, 4.0, 0.1 + 3.0 + 6.5);
     waits(ShardLoad { running: 4, ..IDLE }, 4.0, 0.001);
+    // 30 rows of 0.4 ms each, and of a hundredth of a sync
+    waits(ShardLoad { sync_s: 0.08, ..busy }, 4.0, 0.1 + 30.0 * (0.02 / 50.0 + 0.000_8) + 6.5);
+    waits(ShardLoad { sync_s: 0.2, ..busy }, 4.0, 0.1 + 30.0 * 0.002 + 6.5);
 }
 
 #[test]
@@ -84,12 +105,63 @@ fn waits_that_differ_by_little_are_equal() {
     assert_eq!(first_or_second(0.001, 0.000_75), Some(1));
 }
 
+/// As on a disk on which a sync is most of a commit of a hundred rows.
+const SYNCED: ShardLoad = ShardLoad { commit_s: 0.003, sync_s: 0.002, service_s: 0.0, ..IDLE };
+
+#[test]
+fn a_sync_more_is_dearer_than_a_longer_batch() {
+    let with = |incoming, running| ShardLoad { incoming, running, ..SYNCED };
+    // 10 us a row, so 2 ms are 200 rows, and some more because a full batch syncs again
+    assert_eq!(chosen(&[with(1, 0), SYNCED], 0), Some(0));
+    assert_eq!(chosen(&[with(150, 0), SYNCED], 0), Some(0));
+    assert_eq!(chosen(&[with(250, 0), SYNCED], 0), Some(1));
+    // the end of what runs there needs a commit anyway
+    assert_eq!(chosen(&[SYNCED, with(0, 1), SYNCED], 1), Some(1));
+    assert_eq!(chosen(&[with(100, 0), with(0, 1)], 0), Some(1));
+}
+
+#[test]
+fn what_comes_together_stays_together() {
+    // where both commit anyway, equal ones take turns only if nothing is on its way
+    let some = ShardLoad { incoming: 5, running: 5, ..SYNCED };
+    let more = ShardLoad { incoming: 15, ..some };
+    assert_eq!(chosen(&[some, more], 0), Some(0));
+    assert_eq!(chosen(&[some, more], 1), Some(1));
+    let none = ShardLoad { incoming: 0, ..some };
+    assert_eq!(chosen(&[none, none], 0), Some(1));
+    assert_eq!(chosen(&[none, none], 1), Some(0));
+}
+
+/// Clients that send the next submission when theirs is stored; returns how many shards store some.
+fn used(clients: usize, rounds: usize) -> usize {
+    let (mut loads, mut last) = ([SYNCED; 4], 0);
+    for round in 0..rounds {
+        for _ in 0..clients {
+            last = chosen(&loads, last).unwrap();
+            loads[last].incoming += 1;
+        }
+        if round + 1 < rounds {
+            for load in &mut loads {
+                (load.running, load.incoming) = (load.incoming, 0);
+            }
+        }
+    }
+    loads.iter().filter(|load| load.incoming > 0).count()
+}
+
+#[test]
+fn few_submissions_use_one_shard_and_many_use_all() {
+    assert_eq!(used(1, 10), 1);
+    assert_eq!(used(16, 10), 1);
+    assert_eq!(used(2_048, 10), 4);
+}
+
 #[test]
 fn the_shards_that_are_active_share_the_slots() {
     let tasks = ShardLoad { ready: 6, service_s: 1.0, ..IDLE };
     let choose_of = |other: f64, active| {
         let loads = [tasks, ShardLoad { commit_s: other, ..IDLE }];
-        choose(2, active, 8, 1, |index| Some(loads[index]))
+        choose(Common { active, ..common(2) }, 1, |index| Some(loads[index]))
     };
     // half a second behind 2 tasks in 4 slots, or none in 8
     assert_eq!(choose_of(0.3, 2), Some(1));
@@ -168,7 +240,7 @@ proptest! {
         last in 0..9usize,
     ) {
         let mut open = loads.iter().flatten();
-        match choose(loads.len(), loads.len(), 8, last, |index| loads[index]) {
+        match choose(common(loads.len()), last, |index| loads[index]) {
             None => prop_assert!(open.next().is_none()),
             Some(index) => {
                 let chosen = loads[index].expect("it is open");
@@ -179,7 +251,7 @@ proptest! {
 
     #[test]
     fn more_before_it_never_makes_a_wait_shorter(load in load(), slots in 1.0..64.0f64) {
-        let wait = load.expected_wait_s(slots);
+        let wait = load.expected_wait_s(slots, 1_000);
         let more = [
             ShardLoad { incoming: load.incoming + 10, ..load },
             ShardLoad { ready: load.ready + 10, ..load },
@@ -188,9 +260,9 @@ proptest! {
             ShardLoad { service_s: load.service_s * 2.0, ..load },
         ];
         for more in more {
-            prop_assert!(more.expected_wait_s(slots) >= wait);
+            prop_assert!(more.expected_wait_s(slots, 1_000) >= wait);
         }
-        prop_assert!(load.expected_wait_s(slots * 2.0) <= wait);
+        prop_assert!(load.expected_wait_s(slots * 2.0, 1_000) <= wait);
     }
 
     #[test]
@@ -201,9 +273,10 @@ proptest! {
             && !loads[index].failing
         {
             let share = 8.0 / loads.len() as f64;
-            let wait = loads[index].expected_wait_s(share);
+            let wait = loads[index].expected_wait_s(share, 1_000);
             let others = loads.iter().filter(|load| !load.failing);
-            for other in others.map(|load| load.expected_wait_s(share)) {
+            let costs = others.map(|load| load.expected_wait_s(share, 1_000) + load.toll_s());
+            for other in costs {
                 // each of those before it may have been equal to the one before
                 let parts = (1.0 - EQUAL_PART).powi(loads.len() as i32);
                 prop_assert!(other >= wait * parts - EQUAL_S * loads.len() as f64);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::codec::Codec;
 use crate::lifecycle::{Next, Transition};
 use crate::order::Ageing;
@@ -102,6 +102,7 @@ impl World {
         let shard = ShardId(0);
         let opened = open_shard(&directory, shard, &options, OpenKind::First).map_err(text)?;
         let options = StoreOptions {
+            clock: Clock::default(),
             names: vec![Arc::from("task")].into(),
             queue_of: vec![QueueIndex::DEFAULT].into(),
             queues: Queues::new(),

@@ -24,7 +24,7 @@ use super::{
     NewTask, Overrides, Parent, Recovered, RedriveOutcome, Runnable, Settled, Settlement,
     ShardStore, StoreOptions,
 };
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::codec::Codec;
 use crate::lifecycle::{self, AttemptEvent, Next, Situation};
 use crate::order::Ageing;
@@ -81,6 +81,7 @@ fn options() -> StoreOptions {
     let mut subscribers = vec![Vec::new(); NAMES.len()];
     subscribers[AUDITED].push(Arc::from("log"));
     StoreOptions {
+        clock: Clock::default(),
         names: names.into(),
         queue_of: vec![QueueIndex::DEFAULT; NAMES.len()].into(),
         queues: Queues::new(),

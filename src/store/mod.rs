@@ -261,6 +261,9 @@ pub(crate) struct BatchResult {
     pub(crate) claims: Vec<Claim>,
     /// Results that waited for their turn and are to be sent to targets in memory now.
     pub(crate) deliver: Vec<TaskRecord>,
+    /// How long the transaction's COMMIT took, which is mostly the sync of the log. By the queue's
+    /// clock, so that it is the same again in a simulation.
+    pub(crate) synced_in: Duration,
 }
 
 /// What a store says about itself between batches, without reading anything.

@@ -18,7 +18,7 @@ use super::{
     Batch, BatchError, BatchResult, ListFilter, ListPage, Lookup, Maintained, Outlook, Runnable,
     ShardStore,
 };
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::order::{Ageing, Place};
 use crate::proof::{self, Safeguard};
@@ -42,6 +42,8 @@ const STRETCHES_MAX: usize = 256;
 /// What a store needs to know of the queue that uses it.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreOptions {
+    /// By it a commit is timed, too.
+    pub(crate) clock: Clock,
     /// Every registered definition, by index.
     pub(crate) names: Arc<[Arc<str>]>,
     /// For each definition, the named queue of its tasks.
@@ -155,7 +157,8 @@ impl SqliteStore {
         let mut work = Work::new(self, batch);
         // dropping the transaction rolls it back
         work.run().map_err(|fault| BatchError::Refused(store_error(fault)))?;
-        let (changes, result) = work.finish();
+        let (changes, mut result) = work.finish();
+        let began = self.options.clock.now();
         let commits = proof::stands(Safeguard::Commit);
         let ended = if commits { transaction.commit() } else { transaction.rollback() };
         if let Err(fault) = ended
@@ -164,6 +167,7 @@ impl SqliteStore {
             return Err(after_commit(fault));
         }
         self.commits += u64::from(self.connection.total_changes() > written);
+        result.synced_in = self.options.clock.now().since(began);
         self.adopt(changes);
         Ok(result)
     }

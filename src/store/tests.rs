@@ -9,6 +9,7 @@ use super::open::OpenKind;
 use super::sqlite::{SqliteStore, StoreOptions, open_store};
 use super::testing::{self, Place};
 use super::*;
+use crate::clock::Clock;
 use crate::lifecycle::Next;
 use crate::order::Ageing;
 use crate::queues::{QueueIndex, Queues};
@@ -33,6 +34,7 @@ impl Shard {
         let opened = testing::first(&directory, 0).unwrap();
         self.directory = Some(directory);
         let options = StoreOptions {
+            clock: Clock::default(),
             names: vec![Arc::from("mail"), Arc::from("on_end")].into(),
             queue_of: vec![QueueIndex::DEFAULT; 2].into(),
             queues: Queues::new(),
