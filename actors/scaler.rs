@@ -188,6 +188,7 @@ impl Scaler {
             stored: all.stored + one.stored,
             waited_s: all.waited_s + one.waited_s,
             committing_s: all.committing_s + one.committing_s,
+            syncing_s: all.syncing_s + one.syncing_s,
             commits: all.commits + one.commits,
         });
         Reading { at: Instant::now(), sums }
@@ -199,6 +200,7 @@ impl Scaler {
             stored: now.sums.stored - last.sums.stored,
             waited_s: now.sums.waited_s - last.sums.waited_s,
             committing_s: now.sums.committing_s - last.sums.committing_s,
+            syncing_s: now.sums.syncing_s - last.sums.syncing_s,
             commits: now.sums.commits - last.sums.commits,
             pending: self.active().map(|of| of.gauges.incoming.load(Ordering::Acquire)).sum(),
             failing: self.active().any(|ledger| ledger.gauges.is_failing(now.at)),

@@ -24,9 +24,11 @@ pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// trial is compared with, so they must be enough to even out single slow commits.
 const HOT_TICKS: u32 = 10;
 
-/// Shards that spend less of their time in commits than this mostly stand still: what waits there
-/// waits for one commit, and more files don't make that faster.
+/// Shards whose threads are busy for less of the time than this mostly stand still: what waits there
+/// waits for one commit or for the disk, and more files don't make those faster. Only where it waits
+/// for so many commits, batches are full, and it isn't known whether the disk could do more.
 const BUSY_TO_GROW: f64 = 0.2;
+const BATCHES: f64 = 4.0;
 
 /// A new shard has nothing in memory and no measurements yet; this long isn't counted.
 const SETTLE_S: f64 = 0.5;
@@ -56,6 +58,12 @@ const NO_LOSS: f64 = 0.95;
 const PAUSE_MIN_S: f64 = 30.0;
 const PAUSE_MAX_S: f64 = 3_600.0;
 const FORGOTTEN_AFTER_S: f64 = 7_200.0;
+
+/// The next trial isn't paused for where so many times as much waits as at the one that failed, and so
+/// much more is stored: from a few submissions, for which another file was of no use, nothing follows
+/// for many. Where only more waits, more comes than can be stored.
+const MANY_WAIT: f64 = 4.0;
+const MORE_STORED: f64 = 1.1;
 
 /// The pause after a shard that couldn't be opened. A full disk or a missing thread may be over soon.
 const RETRY_MIN_S: f64 = 5.0;
@@ -146,8 +154,20 @@ struct Setback {
     from: usize,
     at_s: f64,
     pause_s: f64,
-    /// The load under which another shard is of no use; none if the load went away meanwhile.
-    known: Option<Load>,
+    /// The load before it, and whether it stayed the same: then another shard is of no use under it.
+    load: Load,
+    stayed: bool,
+}
+
+impl Setback {
+    /// Whether a trial from the same number of shards would be too soon after this one.
+    fn forbids(&self, load: &Load, now_s: f64) -> bool {
+        let since_s = now_s - self.at_s;
+        let known = self.stayed && !self.load.differs_from(load);
+        let many_wait = load.waiting() >= MANY_WAIT * self.load.waiting();
+        let outgrown = many_wait && load.per_s >= MORE_STORED * self.load.per_s;
+        !outgrown && since_s < PAUSE_MAX_S && (known || since_s < self.pause_s)
+    }
 }
 
 impl Controller {
@@ -218,7 +238,9 @@ impl Controller {
             return None;
         }
         let load = Span::of(figures);
-        let busy = load.busy >= BUSY_TO_GROW * figures.active as f64;
+        let behind = load.commit_s > 0.0 && load.wait_s >= BATCHES * load.commit_s;
+        let busy = if behind { load.committing } else { load.busy };
+        let busy = busy >= BUSY_TO_GROW * figures.active as f64;
         if load.wait_s > self.target_s && busy && !figures.failing {
             self.hot.add(figures);
             self.hot_ticks += 1;
@@ -245,10 +267,8 @@ impl Controller {
         if active >= *self.range.end() || self.now_s < self.retry_at_s {
             return false;
         }
-        let Some(setback) = &self.setback else { return true };
-        let since = self.now_s - setback.at_s;
-        let other = setback.known.is_none_or(|known| known.differs_from(load));
-        active != setback.from || since >= PAUSE_MAX_S || since >= setback.pause_s && other
+        let setback = self.setback.filter(|setback| setback.from == active);
+        setback.is_none_or(|setback| !setback.forbids(load, self.now_s))
     }
 
     fn retire(&mut self, figures: &Figures, load: &Load) -> Option<Decision> {
@@ -311,8 +331,8 @@ impl Controller {
         let went_away = less || figures.failing;
         let recent = self.setback.filter(|last| self.now_s - last.at_s < FORGOTTEN_AFTER_S);
         let pause_s = recent.map_or(PAUSE_MIN_S, |setback| setback.pause_s * 2.0).min(PAUSE_MAX_S);
-        let known = (!went_away).then_some(before);
-        self.setback = Some(Setback { from, at_s: self.now_s, pause_s, known });
+        let (at_s, stayed) = (self.now_s, !went_away);
+        self.setback = Some(Setback { from, at_s, pause_s, load: before, stayed });
         Some(Decision::GiveUp { shard, before, after })
     }
 

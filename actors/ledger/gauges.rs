@@ -16,8 +16,9 @@ pub(crate) struct Sums {
     /// Submissions that were stored, and how long all of them together had waited for that.
     pub(crate) stored: f64,
     pub(crate) waited_s: f64,
-    /// How long it was in commits, and how many those were.
+    /// How long it was in commits, how long of that in syncs, and how many commits those were.
     pub(crate) committing_s: f64,
+    pub(crate) syncing_s: f64,
     pub(crate) commits: f64,
 }
 
@@ -38,10 +39,11 @@ pub(crate) struct Gauges {
     commit_rows: AtomicU64,
     service_s: AtomicU64,
     /// Since the queue began: submissions stored, how long all of them together waited for that, and
-    /// how long commits took, in microseconds, and how many there were.
+    /// how long commits and their syncs took, in microseconds, and how many there were.
     stored: AtomicU64,
     waited_us: AtomicU64,
     committing_us: AtomicU64,
+    syncing_us: AtomicU64,
     commits: AtomicU64,
     since: Instant,
     /// When the last commit was measured, in microseconds after `since`.
@@ -68,6 +70,7 @@ impl Gauges {
             stored: AtomicU64::new(0),
             waited_us: AtomicU64::new(0),
             committing_us: AtomicU64::new(0),
+            syncing_us: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             since: Instant::now(),
             measured_at: AtomicU64::new(0),
@@ -106,10 +109,13 @@ impl Gauges {
         self.service_s.store(seconds.to_bits(), Ordering::Relaxed);
     }
 
-    /// A commit took so long and stored so many submissions, which had waited so long together.
-    pub(crate) fn add_commit(&self, took: Duration, stored: u64, waited: Duration) {
+    /// A commit took so long, of that so long for its sync, and stored so many submissions, which had
+    /// waited so long together.
+    pub(crate) fn add_commit(&self, took: (Duration, Duration), stored: u64, waited: Duration) {
+        let (took, synced_in) = took;
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.committing_us.fetch_add(micros(took), Ordering::Relaxed);
+        self.syncing_us.fetch_add(micros(synced_in.min(took)), Ordering::Relaxed);
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.waited_us.fetch_add(micros(waited), Ordering::Relaxed);
         self.stored.fetch_add(stored, Ordering::Relaxed);
@@ -122,6 +128,7 @@ impl Gauges {
             stored: self.stored.load(Ordering::Relaxed) as f64,
             waited_s: seconds(&self.waited_us),
             committing_s: seconds(&self.committing_us),
+            syncing_s: seconds(&self.syncing_us),
             commits: self.commits.load(Ordering::Relaxed) as f64,
         }
     }

@@ -90,7 +90,8 @@ impl<S: ShardStore> ShardActor<S> {
             return;
         };
         let incoming = &flight.inbox.asked.incoming;
-        gauges.add_commit(took, incoming.len() as u64, incoming.waited(Instant::now()));
+        let waited = incoming.waited(Instant::now());
+        gauges.add_commit((took, stored.synced_in), incoming.len() as u64, waited);
         self.commit.add(took, stored.synced_in, batch.items());
         gauges.set_commit(&self.commit);
         let ends = batch.settlements.iter();

@@ -16,8 +16,10 @@ pub(crate) struct Figures {
     /// Submissions that were stored, and how long all of them together had waited for that.
     pub(crate) stored: f64,
     pub(crate) waited_s: f64,
-    /// How long all shards together were in commits, and how many those were.
+    /// How long all shards together were in commits, how long of that in syncs, and how many commits
+    /// those were.
     pub(crate) committing_s: f64,
+    pub(crate) syncing_s: f64,
     pub(crate) commits: f64,
     /// Submissions that wait at its end.
     pub(crate) pending: usize,
@@ -37,6 +39,7 @@ impl Figures {
             stored: sane(self.stored),
             waited_s: sane(self.waited_s),
             committing_s: sane(self.committing_s),
+            syncing_s: sane(self.syncing_s),
             commits: sane(self.commits),
             active: self.active.max(1),
             ..*self
@@ -50,6 +53,7 @@ impl Figures {
             stored: self.stored + silence.stored,
             waited_s: self.waited_s + silence.waited_s,
             committing_s: self.committing_s + silence.committing_s,
+            syncing_s: self.syncing_s + silence.syncing_s,
             commits: self.commits + silence.commits,
             ..*self
         }
@@ -74,14 +78,22 @@ pub(crate) struct Load {
     pub(super) error_per_s: f64,
     /// How long one waited for its commit; 0 where none was stored.
     pub(crate) wait_s: f64,
-    /// How many shards were in a commit at a time, and how long one took.
+    /// How many shards' threads were busy with commits at a time, not counting when they waited for a
+    /// sync; how many if that counts; and how long one commit took, with its sync.
     pub(crate) busy: f64,
+    pub(super) committing: f64,
     pub(super) commit_s: f64,
 }
 
 impl Load {
     pub(super) fn differs_from(&self, other: &Load) -> bool {
         (self.per_s - other.per_s).abs() > DIFFERENT * self.per_s.max(other.per_s)
+    }
+
+    /// How many submissions waited at a time: what is stored per second times how long each waited
+    /// (Little, 1961).
+    pub(super) fn waiting(&self) -> f64 {
+        self.per_s * self.wait_s
     }
 }
 
@@ -92,6 +104,7 @@ pub(super) struct Span {
     pub(super) stored: f64,
     waited_s: f64,
     committing_s: f64,
+    syncing_s: f64,
     commits: f64,
     rates: Rates,
 }
@@ -102,6 +115,7 @@ impl Span {
         self.stored += figures.stored;
         self.waited_s += figures.waited_s;
         self.committing_s += figures.committing_s;
+        self.syncing_s += figures.syncing_s;
         self.commits += figures.commits;
         self.rates.add(part(figures.stored, figures.seconds));
     }
@@ -117,7 +131,8 @@ impl Span {
             per_s: part(self.stored, self.seconds),
             error_per_s: self.rates.error(),
             wait_s: part(self.waited_s, self.stored),
-            busy: part(self.committing_s, self.seconds),
+            busy: part((self.committing_s - self.syncing_s).max(0.0), self.seconds),
+            committing: part(self.committing_s, self.seconds),
             commit_s: part(self.committing_s, self.commits),
         }
     }

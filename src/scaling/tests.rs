@@ -35,6 +35,7 @@ impl Plant {
             stored,
             waited_s: stored * wait_s,
             committing_s: busy * seconds,
+            syncing_s: 0.0,
             commits: busy * seconds / self.commit_s,
             pending: self.waiting as usize,
             failing: false,
@@ -326,13 +327,23 @@ fn anything() -> impl Strategy<Value = f64> {
 
 prop_compose! {
     fn nonsense()(
-        sums in (anything(), anything(), anything(), anything(), anything()),
+        sums in (anything(), anything(), anything(), anything(), anything(), anything()),
         pending in prop_oneof![Just(0usize), any::<usize>()],
         failing in any::<bool>(),
     ) -> Figures {
-        let (seconds, stored, waited_s, committing_s, commits) = sums;
-        let (active, last) = (0, 0);
-        Figures { seconds, stored, waited_s, committing_s, commits, pending, failing, active, last }
+        let (seconds, stored, waited_s, committing_s, syncing_s, commits) = sums;
+        Figures {
+            seconds,
+            stored,
+            waited_s,
+            committing_s,
+            syncing_s,
+            commits,
+            pending,
+            failing,
+            active: 0,
+            last: 0,
+        }
     }
 }
 

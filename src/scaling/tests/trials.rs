@@ -126,6 +126,40 @@ fn a_shard_that_doubles_what_is_stored_is_kept_where_commits_take_several_ticks(
 }
 
 #[test]
+fn a_trial_that_failed_with_few_submissions_says_nothing_of_many() {
+    let mut world = World::new(Plant { commit_s: 0.02, ..plant(30_000.0) }, 1..=2);
+    // each waits for one commit, however many shards there are
+    world.run(5.0, many(60.0));
+    assert_eq!((world.shards, world.given_up()), (1, 1), "{:?}", world.changes);
+    assert_eq!(world.run(5.0, many(100.0)), 0, "the pause isn't over");
+    world.run(5.0, many(2_048.0));
+    assert_eq!((world.shards, world.given_up()), (2, 1), "{:?}", world.changes);
+}
+
+#[test]
+fn more_that_wait_are_no_reason_where_no_more_is_stored() {
+    let mut world = World::new(plant(10_000.0), 1..=2);
+    world.run(10.0, many(1_000.0));
+    assert_eq!((world.shards, world.given_up()), (1, 1), "{:?}", world.changes);
+    assert_eq!(world.run(10.0, many(20_000.0)), 0);
+}
+
+#[test]
+fn shards_that_wait_for_the_disk_are_not_added_to() {
+    let grows = |synced: f64, clients: f64| {
+        let mut world = World::new(Plant { commit_s: 0.02, ..plant(1e9) }, 1..=2);
+        let changes = world.run(10.0, |plant, seconds, shards| {
+            let figures = plant.closed_loop(seconds, clients, shards);
+            Figures { syncing_s: synced * figures.committing_s, ..figures }
+        });
+        changes > 0
+    };
+    assert!(grows(0.0, 600.0) && grows(0.75, 600.0));
+    assert!(!grows(0.85, 600.0) && !grows(1.5, 600.0), "three commits");
+    assert!(grows(0.85, 900.0), "more than four: batches are full");
+}
+
+#[test]
 fn a_trial_that_only_makes_waits_shorter_is_kept_if_it_makes_them_much_shorter() {
     let (shorter, hardly) = (trial(0.04, 0.03), trial(0.04, 0.035));
     assert!(matches!(shorter, Decision::Keep { shard: 1, .. }), "{shorter:?}");
