@@ -77,7 +77,7 @@ fn the_defaults_are_the_promised_ones() {
     assert_eq!(storage.wal_limit, 64 << 20);
     assert!(!storage.allow_network_filesystem);
     assert_eq!((shards.count, shards.min, shards.max), (None, 1, None));
-    assert_eq!(shards.target_wait, Duration::from_millis(5));
+    assert_eq!(shards.target_wait, Duration::from_millis(1));
     assert_eq!((workers.count, workers.concurrency), (None, 16));
     assert_eq!((tasks.max_attempts, tasks.max_crashes, tasks.timeout), (5, 3, None));
     let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
