@@ -7,8 +7,9 @@
 //! a credit, and no message has to travel for one.
 //!
 //! Of several shards that wait for slots, the one whose first task stands before the others' has
-//! them: what it wants is kept for it for a moment after it was woken. So a task waits for no more
-//! than the batch of lower tasks that is being stored.
+//! them: what it wants is kept for it for a moment after it was woken, and no other gets a place
+//! behind a slot for what stands after it. So a task waits for no more than a batch of lower tasks:
+//! those that were claimed before it was there, or while its shard was busy with a commit.
 
 mod grant;
 mod wanted;
@@ -186,7 +187,11 @@ impl Slots {
             true => 0,
             false => levels[worker],
         };
-        let wanted_behind = left.min(behind.max);
+        // nor before what stands first in another shard: the slot would never come free for that
+        let room =
+            used.iter().enumerate().map(|(worker, used)| level(worker).saturating_sub(*used));
+        let others = state.wanted_before(shard, wanted.head).saturating_sub(kept);
+        let wanted_behind = left.min(behind.max).min(room.sum::<usize>().saturating_sub(others));
         let refused = spread(&mut state.used, wanted_behind, level, &mut grant.behind);
         let unmet = left - wanted_behind + refused;
         if left > 0 {
@@ -367,6 +372,14 @@ impl State {
         let others = self.called.iter().filter(|(other, _)| **other != shard);
         let before = others.filter(|(_, (want, _))| want.head < head);
         before.map(|(_, (want, _))| want.tasks).sum()
+    }
+
+    /// How many tasks other shards wait to claim that stand before this rank.
+    fn wanted_before(&self, shard: ShardId, head: i64) -> usize {
+        let called = self.called.iter().map(|(other, (want, _))| (other, want));
+        let called = called.filter(|(other, _)| !self.waiting.contains_key(other));
+        let others = self.waiting.iter().chain(called).filter(|(other, _)| **other != shard);
+        others.map(|(_, want)| if want.head < head { want.tasks } else { 0 }).sum()
     }
 
     /// Takes places of a limited queue; too few are noted if there are tasks for more.

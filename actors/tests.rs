@@ -19,6 +19,8 @@ use crate::prelude::*;
 use crate::record::ShardId;
 use crate::store::ShardStore;
 
+#[cfg(feature = "proof")]
+mod across_shards;
 mod clocks;
 mod drops;
 #[cfg(feature = "proof")]

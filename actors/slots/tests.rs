@@ -382,6 +382,40 @@ fn a_shard_that_has_places_behind_slots_for_all_it_wants_keeps_no_slot_from_othe
 }
 
 #[test]
+fn nothing_waits_behind_slots_that_stands_after_what_another_shard_waits_for() {
+    let behind = |waiting: Wanted, wanted: Wanted| {
+        let slots = Slots::new(1, 2, 8);
+        assigned(&slots, A, 2);
+        let now = Instant::now();
+        assert_eq!(slots.free_or_wait_at(B, &waiting, now), MayClaim::WhenWoken);
+        let grant = slots.take_at(A, &wanted, MS, now);
+        assert_eq!(grant.slots(), 0);
+        grant.places_behind()
+    };
+    assert_eq!(behind(from(7, 20), from(9, 10)), 0);
+    assert_eq!(behind(from(7, 3), from(9, 10)), 5, "there is room for what stands first, too");
+    assert_eq!(behind(from(9, 20), from(7, 10)), 8);
+    assert_eq!(behind(from(7, 20), from(7, 10)), 8);
+}
+
+#[test]
+fn what_a_shard_is_woken_for_has_no_lower_tasks_before_it_until_it_looked() {
+    let slots = Slots::new(1, 1, 8);
+    assigned(&slots, A, 5);
+    let now = Instant::now();
+    assert_eq!(slots.free_or_wait_at(B, &from(7, 1), now), MayClaim::WhenWoken);
+    assert!(slots.release(0, &freed(1, 0)).contains(&B));
+    let grant = slots.take_at(A, &from(9, 10), MS, now);
+    assert_eq!((grant.slots(), grant.places_behind()), (0, 4));
+    drop(grant.give_back(false));
+    // it takes what it can use, and no more is kept for it
+    let grant = slots.take_at(B, &from(7, 1), MS, now);
+    assert_eq!((grant.slots(), grant.places_behind()), (0, 1));
+    assert_eq!(slots.take_at(A, &from(9, 10), MS, now).places_behind(), 4);
+    drop(grant);
+}
+
+#[test]
 fn as_many_wait_behind_slots_as_these_get_through_in_a_turnaround() {
     for (lasts_ns, places) in
         [(MS_NS / 10, 80), (MS_NS, 8), (5 * MS_NS, 2), (16 * MS_NS, 1), (17 * MS_NS, 0)]
