@@ -12,6 +12,7 @@
 //! those that were claimed before it was there, or while its shard was busy with a commit.
 
 mod grant;
+mod state;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +22,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) use grant::Grant;
-use wanted::OfQueue;
+use state::{Alone, State, Want};
 pub(crate) use wanted::Wanted;
 
 use crate::queues::QueueIndex;
@@ -44,32 +45,6 @@ pub(crate) struct Slots {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
-struct State {
-    /// Per worker: how many attempts it has, running or waiting in it.
-    used: Vec<usize>,
-    /// Per worker: how long those take in all, as far as is known, in nanoseconds.
-    load_ns: Vec<u64>,
-    /// Shards that wanted more than they got.
-    waiting: BTreeMap<ShardId, Want>,
-    /// Shards that were woken for that, and until when it is kept for them.
-    called: BTreeMap<ShardId, (Want, Instant)>,
-    /// The places of limited queues.
-    queues: BTreeMap<QueueIndex, Places>,
-    /// Who wants to run, or runs, an attempt with nothing beside it.
-    alone: Option<Alone>,
-    /// How many such runs there were.
-    runs_alone: u64,
-}
-
-impl State {
-    /// The shard that waits to run a suspect alone, if nothing runs any more.
-    fn silence(&self) -> Option<ShardId> {
-        let silent = self.used.iter().all(|used| *used == 0);
-        self.alone.filter(|alone| silent && alone.run.is_none()).map(|alone| alone.shard)
-    }
-}
-
 /// What may wait behind slots that are taken.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Behind {
@@ -80,13 +55,6 @@ pub(crate) struct Behind {
     pub(crate) max: usize,
 }
 
-/// What a shard waits for: so many slots for tasks of which the first has this rank.
-#[derive(Clone, Copy, Debug, Default)]
-struct Want {
-    tasks: usize,
-    head: i64,
-}
-
 /// Whether a shard with ready tasks may claim one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MayClaim {
@@ -95,21 +63,6 @@ pub(crate) enum MayClaim {
     Soon,
     /// It is woken when it may.
     WhenWoken,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Alone {
-    shard: ShardId,
-    /// Its number, if it isn't waiting any more.
-    run: Option<u64>,
-}
-
-/// The places of a limited queue.
-#[derive(Debug, Default)]
-struct Places {
-    used: usize,
-    /// Shards that wanted more of them.
-    waiting: BTreeSet<ShardId>,
 }
 
 /// What comes back of a worker's credits.
@@ -353,51 +306,6 @@ impl Slots {
         }
         state.waiting.insert(shard, wanted.want());
         if free > 0 { MayClaim::Soon } else { MayClaim::WhenWoken }
-    }
-}
-
-impl State {
-    /// Wakes all that wait. What they want is kept for them for a moment.
-    fn call(&mut self, now: Instant) -> BTreeSet<ShardId> {
-        let waiting = std::mem::take(&mut self.waiting);
-        let woken = waiting.keys().copied().collect();
-        self.called
-            .extend(waiting.into_iter().map(|(shard, want)| (shard, (want, now + KEPT_FOR))));
-        woken
-    }
-
-    /// How many slots are kept for other shards whose tasks stand before this rank.
-    fn kept_before(&mut self, shard: ShardId, head: i64, now: Instant) -> usize {
-        self.called.retain(|_, (_, until)| *until > now);
-        let others = self.called.iter().filter(|(other, _)| **other != shard);
-        let before = others.filter(|(_, (want, _))| want.head < head);
-        before.map(|(_, (want, _))| want.tasks).sum()
-    }
-
-    /// How many tasks other shards wait to claim that stand before this rank.
-    fn wanted_before(&self, shard: ShardId, head: i64) -> usize {
-        let called = self.called.iter().map(|(other, (want, _))| (other, want));
-        let called = called.filter(|(other, _)| !self.waiting.contains_key(other));
-        let others = self.waiting.iter().chain(called).filter(|(other, _)| **other != shard);
-        others.map(|(_, want)| if want.head < head { want.tasks } else { 0 }).sum()
-    }
-
-    /// Takes places of a limited queue; too few are noted if there are tasks for more.
-    fn take_places(&mut self, shard: ShardId, wanted: &OfQueue) -> usize {
-        let places = self.queues.entry(wanted.queue).or_default();
-        let granted = wanted.tasks.min(wanted.limit.saturating_sub(places.used));
-        places.used += granted;
-        if granted < wanted.tasks && wanted.certain {
-            places.waiting.insert(shard);
-        }
-        granted
-    }
-
-    /// Gives places back. Returns who waits for them.
-    fn give_places(&mut self, queue: QueueIndex, count: usize) -> BTreeSet<ShardId> {
-        let Some(places) = self.queues.get_mut(&queue) else { return BTreeSet::new() };
-        places.used = places.used.saturating_sub(count);
-        std::mem::take(&mut places.waiting)
     }
 }
 

@@ -1,0 +1,101 @@
+//! What the ledger of credits holds, under its lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::time::Instant;
+
+use super::KEPT_FOR;
+use super::wanted::OfQueue;
+use crate::queues::QueueIndex;
+use crate::record::ShardId;
+
+#[derive(Debug)]
+pub(super) struct State {
+    /// Per worker: how many attempts it has, running or waiting in it.
+    pub(super) used: Vec<usize>,
+    /// Per worker: how long those take in all, as far as is known, in nanoseconds.
+    pub(super) load_ns: Vec<u64>,
+    /// Shards that wanted more than they got.
+    pub(super) waiting: BTreeMap<ShardId, Want>,
+    /// Shards that were woken for that, and until when it is kept for them.
+    pub(super) called: BTreeMap<ShardId, (Want, Instant)>,
+    /// The places of limited queues.
+    pub(super) queues: BTreeMap<QueueIndex, Places>,
+    /// Who wants to run, or runs, an attempt with nothing beside it.
+    pub(super) alone: Option<Alone>,
+    /// How many such runs there were.
+    pub(super) runs_alone: u64,
+}
+
+/// What a shard waits for: so many slots for tasks of which the first has this rank.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Want {
+    pub(super) tasks: usize,
+    pub(super) head: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Alone {
+    pub(super) shard: ShardId,
+    /// Its number, if it isn't waiting any more.
+    pub(super) run: Option<u64>,
+}
+
+/// The places of a limited queue.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    pub(super) used: usize,
+    /// Shards that wanted more of them.
+    pub(super) waiting: BTreeSet<ShardId>,
+}
+
+impl State {
+    /// The shard that waits to run a suspect alone, if nothing runs any more.
+    pub(super) fn silence(&self) -> Option<ShardId> {
+        let silent = self.used.iter().all(|used| *used == 0);
+        self.alone.filter(|alone| silent && alone.run.is_none()).map(|alone| alone.shard)
+    }
+
+    /// Wakes all that wait. What they want is kept for them for a moment.
+    pub(super) fn call(&mut self, now: Instant) -> BTreeSet<ShardId> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let woken = waiting.keys().copied().collect();
+        self.called
+            .extend(waiting.into_iter().map(|(shard, want)| (shard, (want, now + KEPT_FOR))));
+        woken
+    }
+
+    /// How many slots are kept for other shards whose tasks stand before this rank.
+    pub(super) fn kept_before(&mut self, shard: ShardId, head: i64, now: Instant) -> usize {
+        self.called.retain(|_, (_, until)| *until > now);
+        let others = self.called.iter().filter(|(other, _)| **other != shard);
+        let before = others.filter(|(_, (want, _))| want.head < head);
+        before.map(|(_, (want, _))| want.tasks).sum()
+    }
+
+    /// How many tasks other shards wait to claim that stand before this rank.
+    pub(super) fn wanted_before(&self, shard: ShardId, head: i64) -> usize {
+        let called = self.called.iter().map(|(other, (want, _))| (other, want));
+        let called = called.filter(|(other, _)| !self.waiting.contains_key(other));
+        let others = self.waiting.iter().chain(called).filter(|(other, _)| **other != shard);
+        others.map(|(_, want)| if want.head < head { want.tasks } else { 0 }).sum()
+    }
+
+    /// Takes places of a limited queue; too few are noted if there are tasks for more.
+    pub(super) fn take_places(&mut self, shard: ShardId, wanted: &OfQueue) -> usize {
+        let places = self.queues.entry(wanted.queue).or_default();
+        let granted = wanted.tasks.min(wanted.limit.saturating_sub(places.used));
+        places.used += granted;
+        if granted < wanted.tasks && wanted.certain {
+            places.waiting.insert(shard);
+        }
+        granted
+    }
+
+    /// Gives places back. Returns who waits for them.
+    pub(super) fn give_places(&mut self, queue: QueueIndex, count: usize) -> BTreeSet<ShardId> {
+        let Some(places) = self.queues.get_mut(&queue) else { return BTreeSet::new() };
+        places.used = places.used.saturating_sub(count);
+        std::mem::take(&mut places.waiting)
+    }
+}
