@@ -78,9 +78,10 @@ impl Incoming {
         self.groups.is_empty()
     }
 
-    /// The highest priority among the tasks.
-    pub(crate) fn highest_priority(&self) -> i16 {
-        self.tasks.iter().map(|task| task.priority).max().unwrap_or_default()
+    /// The highest priority among the tasks, and the definition of the first that has it.
+    pub(crate) fn first(&self) -> Option<(i16, usize)> {
+        let tasks = self.tasks.iter().rev().map(|task| (task.priority, task.definition));
+        tasks.max_by_key(|(priority, _)| *priority)
     }
 
     /// The named queue of each task.

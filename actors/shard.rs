@@ -68,7 +68,7 @@ pub(crate) struct ShardActor<S: ShardStore> {
     restoring: bool,
     /// When the last flush began.
     flushed: tokio::time::Instant,
-    /// Seconds and rows of a commit, and seconds of an attempt.
+    /// What commits take, and seconds of an attempt.
     commit: Commits,
     service: Smoothed,
     /// Whether it wakes itself in a moment, because free slots are kept for another shard.

@@ -7,9 +7,10 @@
 //! a credit, and no message has to travel for one.
 //!
 //! Of several shards that wait for slots, the one whose first task stands before the others' has
-//! them: what it wants is kept for it for a moment after it was woken, and no other gets a place
-//! behind a slot for what stands after it. So a task waits for no more than a batch of lower tasks:
-//! those that were claimed before it was there, or while its shard was busy with a commit.
+//! them: what it wants is kept for it for a moment after it was woken. The others get only such places
+//! behind slots as it leaves over, and none if that task may not wait behind a slot, which would never
+//! come free. So a task waits for no more than a batch of lower tasks: those that were claimed before
+//! it was there, or while its shard was busy with a commit.
 
 mod grant;
 mod state;
@@ -23,7 +24,7 @@ use tokio::time::Instant;
 
 pub(crate) use grant::Grant;
 use state::{Alone, State, Want};
-pub(crate) use wanted::Wanted;
+pub(crate) use wanted::{First, Wanted};
 
 use crate::queues::QueueIndex;
 use crate::record::ShardId;
@@ -117,39 +118,41 @@ impl Slots {
             return grant;
         }
         if state.alone.is_some() {
-            state.waiting.insert(shard, wanted.want());
+            state.waiting.insert(shard, wanted.want(|of| of.tasks));
             return grant;
         }
         let state = &mut *state;
-        let mut tasks = wanted.free;
         for limited in &wanted.limited {
             let granted = state.take_places(shard, limited);
             grant.places.insert(limited.queue, granted);
-            tasks += granted;
         }
+        let want = wanted.want(|of| grant.places.get(&of.queue).copied().unwrap_or(0));
         let levels = self.levels_behind(state, behind.turnaround_ns);
         let free = self.free(state);
-        let kept = state.kept_before(shard, wanted.head, now).min(free);
-        let allowed = tasks.min(free - kept);
+        let kept = state.kept_before(shard, want.first.rank, now).min(free);
+        let allowed = want.tasks.min(free - kept);
         let short = spread(&mut state.used, allowed, |_| self.concurrency, &mut grant.free);
         debug_assert_eq!(short, 0, "what is free can be taken");
-        let left = tasks - allowed;
+        let left = want.tasks - allowed;
         // nobody waits behind a worker that has slots kept free
         let used = state.used.clone();
         let level = |worker: usize| match used[worker] < self.concurrency {
             true => 0,
             false => levels[worker],
         };
-        // nor before what stands first in another shard: the slot would never come free for that
         let room =
             used.iter().enumerate().map(|(worker, used)| level(worker).saturating_sub(*used));
-        let others = state.wanted_before(shard, wanted.head).saturating_sub(kept);
-        let wanted_behind = left.min(behind.max).min(room.sum::<usize>().saturating_sub(others));
+        // nor where it would keep a slot from what stands first in another shard
+        let room = match state.wanted_before(shard, want.first.rank) {
+            Some(others) => room.sum::<usize>().saturating_sub(others.saturating_sub(kept)),
+            None => 0,
+        };
+        let wanted_behind = if want.first.quick { left.min(behind.max).min(room) } else { 0 };
         let refused = spread(&mut state.used, wanted_behind, level, &mut grant.behind);
         let unmet = left - wanted_behind + refused;
         if left > 0 {
             // a place behind a slot is no promise: only quick tasks may have it
-            state.waiting.insert(shard, Want { tasks: unmet, head: wanted.head });
+            state.waiting.insert(shard, Want { tasks: unmet, ..want });
         } else {
             state.waiting.remove(&shard);
             if free > allowed {
@@ -195,7 +198,7 @@ impl Slots {
         let alone = state.alone.get_or_insert(Alone { shard, run: None });
         let mine = alone.shard == shard && alone.run.is_none();
         if !mine || state.used.iter().any(|used| *used > 0) {
-            state.waiting.insert(shard, wanted.want());
+            state.waiting.insert(shard, wanted.want(|of| of.tasks));
             return None;
         }
         state.runs_alone += 1;
@@ -274,7 +277,7 @@ impl Slots {
             return waiting;
         }
         for other in waiting {
-            state.waiting.entry(other).or_insert(Want { tasks: 1, head: i64::MAX });
+            state.waiting.entry(other).or_insert(Want { tasks: 1, first: First::UNKNOWN });
         }
         BTreeSet::new()
     }
@@ -301,10 +304,15 @@ impl Slots {
             return MayClaim::WhenWoken;
         }
         let free = if state.alone.is_none() { self.free(state) } else { 0 };
-        if free > state.kept_before(shard, wanted.head, now) {
+        let queues = &state.queues;
+        let want = wanted.want(|of| {
+            let used = queues.get(&of.queue).map_or(0, |places| places.used);
+            of.limit.saturating_sub(used)
+        });
+        if free > state.kept_before(shard, want.first.rank, now) {
             return MayClaim::Now;
         }
-        state.waiting.insert(shard, wanted.want());
+        state.waiting.insert(shard, want);
         if free > 0 { MayClaim::Soon } else { MayClaim::WhenWoken }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Everything that is stored or compared in the queue is a [`Timestamp`]: microseconds since the
 //! Unix epoch, UTC. Durations inside the process (timeouts, credits, drains) use tokio's monotonic
-//! timers, which a step of the wall clock doesn't move.
+//! timers, which a step of the wall clock doesn't move. Only how long a commit is synced is measured by
+//! this one, as the store knows no other; it is bounded by what the timers say.
 
 use std::fmt;
 use std::sync::Arc;

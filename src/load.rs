@@ -54,6 +54,9 @@ const FORGOTTEN_S: f64 = 1.0;
 const EQUAL_PART: f64 = 0.1;
 const EQUAL_S: f64 = 200e-6;
 
+/// Attempts that take no longer than so many commits will need one in a moment.
+const ENDS_SOON: f64 = 2.0;
+
 /// What is known of a shard that takes submissions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct ShardLoad {
@@ -65,8 +68,8 @@ pub(crate) struct ShardLoad {
     pub(crate) ready: usize,
     /// Attempts of its tasks that run or wait in a worker.
     pub(crate) running: usize,
-    /// Seconds that a batch takes; those of them that are for its sync, more or less whatever its
-    /// size; and how many rows it has.
+    /// Seconds that a batch takes; those of them that are for its COMMIT, mostly for a sync, if commits
+    /// are synced; and how many rows it has.
     pub(crate) commit_s: f64,
     pub(crate) sync_s: f64,
     pub(crate) commit_rows: f64,
@@ -96,8 +99,8 @@ impl ShardLoad {
     /// How many seconds all others would wait longer for it: for one more sync, unless this shard has
     /// something to commit anyway.
     fn toll_s(&self) -> f64 {
-        let commits_anyway = self.incoming > 0 || self.running > 0;
-        if commits_anyway { 0.0 } else { self.remembered().1 }
+        let ends_soon = self.running > 0 && self.service_s <= self.commit_s * ENDS_SOON;
+        if self.incoming > 0 || ends_soon { 0.0 } else { self.remembered().1 }
     }
 
     /// What is left of the measurements: the seconds of a batch, and those of its sync.

@@ -16,7 +16,7 @@ const CANDIDATES: [(ShardState, bool); 3] =
 
 impl Dispatcher {
     /// The shard for a submission: the one that its id names, or that of its key, or the one where it
-    /// waits least.
+    /// costs least.
     pub(super) fn route(&self, wanted: Option<TaskId>, key: Option<&str>) -> Result<usize> {
         let mut outgoing = self.outgoing.borrow_mut();
         if let Some(id) = wanted {

@@ -177,6 +177,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn commits_and_their_syncs_are_added_up() {
+        let (gauges, ms) = (Gauges::new(), Duration::from_millis);
+        gauges.add_commit((ms(10), ms(8)), 3, ms(30));
+        gauges.add_commit((ms(10), ms(20)), 1, ms(5));
+        let sums = gauges.sums();
+        assert_eq!((sums.stored, sums.commits, sums.waited_s), (4.0, 2.0, 0.035));
+        // a step of the wall clock is no longer than the commit
+        assert_eq!((sums.committing_s, sums.syncing_s), (0.02, 0.018));
+    }
+
+    #[test]
     fn a_commit_that_is_under_way_counts_for_as_long_as_it_takes() {
         let gauges = Gauges::new();
         let mut commits = Commits::default();

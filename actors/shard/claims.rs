@@ -9,7 +9,7 @@ use crate::actors::incoming::Incoming;
 use crate::actors::ledger::{Done, FinishBatch};
 use crate::actors::messages::Run;
 use crate::actors::outbox::Once;
-use crate::actors::slots::{Behind, Grant, UNKNOWN_NS, Wanted};
+use crate::actors::slots::{Behind, First, Grant, UNKNOWN_NS, Wanted};
 use crate::attempt::{Attempt, AttemptEnd, Input};
 use crate::clock::Timestamp;
 use crate::queues::QueueIndex;
@@ -40,23 +40,42 @@ impl<S: ShardStore> ShardActor<S> {
         let store = self.store.as_ref()?;
         let (slots, queues) = (&self.shared.slots, &self.shared.queues);
         let runnable = store.runnable();
-        let mut wanted = Wanted::of(&runnable, queues, GUESS);
+        let mut wanted = Wanted::of(&runnable, queues, GUESS, self.is_quick());
         if runnable.iter().any(|one| one.suspects && !wanted.is_paused(one.queue)) {
             return slots.take_alone(self.ledger.id, wanted);
         }
         self.shared.wake(slots.give_up_alone(self.ledger.id));
         let now = self.shared.clock.now();
-        let head = self.shared.ageing().rank(now, incoming.highest_priority());
-        if wanted.is_unrestrained() {
-            wanted.add(QueueIndex::DEFAULT, incoming.len(), head);
-        } else {
-            incoming.queues().for_each(|queue| wanted.add(queue, 1, head));
+        if let Some((priority, definition)) = incoming.first() {
+            let rank = self.shared.ageing().rank(now, priority);
+            let first = First { rank, quick: self.is_quick()(definition) };
+            if wanted.is_unrestrained() {
+                wanted.add(QueueIndex::DEFAULT, incoming.len(), first);
+            } else {
+                incoming.queues().for_each(|queue| wanted.add(queue, 1, first));
+            }
         }
         let due = store.outlook().next_due.is_some_and(|due| due <= now);
         if due || moved {
             wanted.guess(GUESS);
         }
         Some(slots.take(self.ledger.id, &wanted, self.behind()))
+    }
+
+    /// Whether tasks of a definition may wait behind slots.
+    pub(super) fn is_quick(&self) -> impl Fn(usize) -> bool {
+        let most_ns = self.quick_most_ns();
+        move |definition| {
+            let definition = self.shared.registry.definition(definition);
+            quick_ns(definition, most_ns).is_some()
+        }
+    }
+
+    /// How long those take at most: what a worker that is full of them takes to free a slot within two
+    /// turnarounds.
+    fn quick_most_ns(&self) -> u64 {
+        let slots = self.shared.settings.workers.concurrency as u64;
+        self.turnaround_ns().saturating_mul(2 * slots)
     }
 
     /// How long it takes from the end of an attempt until the next one is with its worker, in
@@ -94,8 +113,7 @@ impl<S: ShardStore> ShardActor<S> {
         }
         let definitions = self.shared.registry.definitions();
         let turnaround_ns = self.turnaround_ns();
-        let slots = self.shared.settings.workers.concurrency as u64;
-        let most_ns = turnaround_ns.saturating_mul(2 * slots);
+        let most_ns = self.quick_most_ns();
         ClaimBudget {
             slots: grant.slots(),
             prefetch: grant.places_behind(),

@@ -90,9 +90,11 @@ impl<S: ShardStore> ShardActor<S> {
             return;
         };
         let incoming = &flight.inbox.asked.incoming;
-        let waited = incoming.waited(Instant::now());
-        gauges.add_commit((took, stored.synced_in), incoming.len() as u64, waited);
-        self.commit.add(took, stored.synced_in, batch.items());
+        if let Some(synced_in) = stored.synced_in {
+            let waited = incoming.waited(Instant::now());
+            gauges.add_commit((took, synced_in), incoming.len() as u64, waited);
+            self.commit.add(took, synced_in, batch.items());
+        }
         gauges.set_commit(&self.commit);
         let ends = batch.settlements.iter();
         let took: Duration = ends.map(|end| end.ended_at.since(end.started_at)).sum();
@@ -275,7 +277,7 @@ impl<S: ShardStore> ShardActor<S> {
     /// sees to it that this shard is woken when they can. Rows may have become ready in a batch that
     /// took no credits, and free slots may be kept for another shard.
     fn look_again(&mut self, runnable: &[Runnable], again: bool, context: &mut Context<Self>) {
-        let wanted = Wanted::of(runnable, &self.shared.queues, 1);
+        let wanted = Wanted::of(runnable, &self.shared.queues, 1, self.is_quick());
         let may_claim = !wanted.is_empty() && !self.ends_only && self.shared.is_claiming();
         let claims = match may_claim {
             true => self.shared.slots.free_or_wait(self.ledger.id, &wanted),

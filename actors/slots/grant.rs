@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Freed, Slots};
+use super::{First, Freed, Slots};
 use crate::queues::{QueueBudget, QueueIndex};
 use crate::record::ShardId;
 
@@ -95,6 +95,14 @@ impl Grant {
     /// ever.
     fn return_unused(&mut self, alone: Option<u64>) -> Vec<ShardId> {
         let mut wake: Vec<ShardId> = std::mem::take(&mut self.wake).into_iter().collect();
+        if self.free.is_empty() && !self.behind.is_empty() {
+            // it looks again by itself what stands first of what is left; until then it waits for a slot
+            let mut state = self.slots.lock();
+            state.called.remove(&self.shard);
+            if let Some(want) = state.waiting.get_mut(&self.shard) {
+                want.first = First::UNKNOWN;
+            }
+        }
         if !self.free.is_empty() && self.alone.is_none() {
             // it had more slots than tasks: what it said that it wants was a guess
             let mut state = self.slots.lock();

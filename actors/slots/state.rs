@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use super::KEPT_FOR;
-use super::wanted::OfQueue;
+use super::wanted::{First, OfQueue};
 use crate::queues::QueueIndex;
 use crate::record::ShardId;
 
@@ -27,11 +27,11 @@ pub(super) struct State {
     pub(super) runs_alone: u64,
 }
 
-/// What a shard waits for: so many slots for tasks of which the first has this rank.
-#[derive(Clone, Copy, Debug, Default)]
+/// What a shard waits for: slots for so many tasks.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Want {
     pub(super) tasks: usize,
-    pub(super) head: i64,
+    pub(super) first: First,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,19 +66,24 @@ impl State {
     }
 
     /// How many slots are kept for other shards whose tasks stand before this rank.
-    pub(super) fn kept_before(&mut self, shard: ShardId, head: i64, now: Instant) -> usize {
+    pub(super) fn kept_before(&mut self, shard: ShardId, rank: i64, now: Instant) -> usize {
         self.called.retain(|_, (_, until)| *until > now);
         let others = self.called.iter().filter(|(other, _)| **other != shard);
-        let before = others.filter(|(_, (want, _))| want.head < head);
+        let before = others.filter(|(_, (want, _))| want.first.rank < rank);
         before.map(|(_, (want, _))| want.tasks).sum()
     }
 
-    /// How many tasks other shards wait to claim that stand before this rank.
-    pub(super) fn wanted_before(&self, shard: ShardId, head: i64) -> usize {
+    /// How many tasks other shards wait to claim that stand before this rank; `None` if one of them
+    /// needs a slot that is free, as it may not wait behind one.
+    pub(super) fn wanted_before(&self, shard: ShardId, rank: i64) -> Option<usize> {
         let called = self.called.iter().map(|(other, (want, _))| (other, want));
         let called = called.filter(|(other, _)| !self.waiting.contains_key(other));
         let others = self.waiting.iter().chain(called).filter(|(other, _)| **other != shard);
-        others.map(|(_, want)| if want.head < head { want.tasks } else { 0 }).sum()
+        let mut before = others.map(|(_, want)| want);
+        before.try_fold(0, |sum, want| match want.first.rank < rank && want.tasks > 0 {
+            true => want.first.quick.then_some(sum + want.tasks),
+            false => Some(sum),
+        })
     }
 
     /// Takes places of a limited queue; too few are noted if there are tasks for more.

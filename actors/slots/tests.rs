@@ -3,10 +3,12 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::wanted::OfQueue;
 use super::*;
 use crate::queues::Queues;
 
 mod alone;
+mod order;
 
 const A: ShardId = ShardId(0);
 const B: ShardId = ShardId(1);
@@ -279,7 +281,7 @@ fn nobody_gets_a_place_behind_a_worker_that_is_full_of_long_attempts() {
 
 /// Tasks of a queue of which so many may run at a time.
 fn of_limited(queue: QueueIndex, limit: usize, tasks: usize) -> Wanted {
-    let limited = vec![OfQueue { queue, limit, tasks, certain: true }];
+    let limited = vec![OfQueue { queue, limit, tasks, first: First::UNKNOWN, certain: true }];
     Wanted { limited, ..Wanted::default() }
 }
 
@@ -335,86 +337,6 @@ fn a_guess_at_a_limited_queue_waits_for_no_place() {
     assert!(!slots.release(0, &ended).contains(&B));
 }
 
-/// So many tasks, the first of which has this rank.
-fn from(head: i64, free: usize) -> Wanted {
-    Wanted { head, free, ..Wanted::default() }
-}
-
-#[test]
-fn what_comes_back_is_kept_for_the_shard_whose_tasks_stand_first_but_not_for_long() {
-    let slots = Slots::new(1, 4, 0);
-    assigned(&slots, A, 4);
-    let now = Instant::now();
-    let later = now + KEPT_FOR;
-    assert_eq!(slots.free_or_wait_at(A, &from(7, 3), now), MayClaim::WhenWoken);
-    assert_eq!(slots.free_or_wait_at(B, &from(9, 9), now), MayClaim::WhenWoken);
-    assert_eq!(slots.release(0, &freed(2, 0)), [A, B]);
-    // the lower one comes first and gets nothing of the two, as the other wants three
-    let mut grant = slots.take_at(B, &from(9, 9), MS, now);
-    assert_eq!((grant.slots(), grant.places_behind()), (0, 0));
-    assert!(grant.give_back(false).is_empty());
-    assert_eq!(slots.free_or_wait_at(B, &from(9, 9), now), MayClaim::Soon);
-    grant = slots.take_at(A, &from(7, 1), MS, now);
-    assert_eq!(grant.slots(), 1);
-    // it wanted less than it had said, and the other hears of that
-    assert!(grant.assign(false, 0).is_some());
-    assert_eq!(grant.give_back(true), [B]);
-    assert_eq!(slots.take_at(B, &from(9, 9), MS, now).slots(), 1);
-    // a shard that is woken and busy with something else keeps nobody waiting for long
-    assert_eq!(slots.free_or_wait_at(A, &from(7, 3), now), MayClaim::Now);
-    let mut rest = slots.take_at(A, &from(7, 1), MS, now);
-    assert!(rest.assign(false, 0).is_some() && rest.give_back(true).is_empty());
-    assert_eq!(slots.free_or_wait_at(A, &from(7, 3), now), MayClaim::WhenWoken);
-    assert!(slots.release(0, &freed(1, 0)).contains(&A));
-    assert_eq!(slots.take_at(B, &from(9, 9), MS, later + KEPT_FOR).slots(), 1);
-}
-
-#[test]
-fn a_shard_that_has_places_behind_slots_for_all_it_wants_keeps_no_slot_from_others() {
-    let slots = Slots::new(1, 2, 8);
-    assigned(&slots, A, 2);
-    let now = Instant::now();
-    let grant = slots.take_at(A, &from(1, 4), MS, now);
-    assert_eq!((grant.slots(), grant.places_behind()), (0, 4));
-    assert_eq!(slots.release(0, &freed(2, 0)), [A]);
-    drop(grant.give_back(true));
-    assert_eq!(slots.take_at(B, &from(9, 1), MS, now).slots(), 1);
-}
-
-#[test]
-fn nothing_waits_behind_slots_that_stands_after_what_another_shard_waits_for() {
-    let behind = |waiting: Wanted, wanted: Wanted| {
-        let slots = Slots::new(1, 2, 8);
-        assigned(&slots, A, 2);
-        let now = Instant::now();
-        assert_eq!(slots.free_or_wait_at(B, &waiting, now), MayClaim::WhenWoken);
-        let grant = slots.take_at(A, &wanted, MS, now);
-        assert_eq!(grant.slots(), 0);
-        grant.places_behind()
-    };
-    assert_eq!(behind(from(7, 20), from(9, 10)), 0);
-    assert_eq!(behind(from(7, 3), from(9, 10)), 5, "there is room for what stands first, too");
-    assert_eq!(behind(from(9, 20), from(7, 10)), 8);
-    assert_eq!(behind(from(7, 20), from(7, 10)), 8);
-}
-
-#[test]
-fn what_a_shard_is_woken_for_has_no_lower_tasks_before_it_until_it_looked() {
-    let slots = Slots::new(1, 1, 8);
-    assigned(&slots, A, 5);
-    let now = Instant::now();
-    assert_eq!(slots.free_or_wait_at(B, &from(7, 1), now), MayClaim::WhenWoken);
-    assert!(slots.release(0, &freed(1, 0)).contains(&B));
-    let grant = slots.take_at(A, &from(9, 10), MS, now);
-    assert_eq!((grant.slots(), grant.places_behind()), (0, 4));
-    drop(grant.give_back(false));
-    // it takes what it can use, and no more is kept for it
-    let grant = slots.take_at(B, &from(7, 1), MS, now);
-    assert_eq!((grant.slots(), grant.places_behind()), (0, 1));
-    assert_eq!(slots.take_at(A, &from(9, 10), MS, now).places_behind(), 4);
-    drop(grant);
-}
-
 #[test]
 fn as_many_wait_behind_slots_as_these_get_through_in_a_turnaround() {
     for (lasts_ns, places) in
@@ -437,30 +359,4 @@ fn no_more_wait_behind_slots_than_the_shard_has_room_for() {
         let grant = slots.take(A, &tasks(9), Behind { max, ..MS });
         assert_eq!((grant.slots(), grant.places_behind()), (0, max));
     }
-}
-
-#[test]
-fn nothing_is_kept_for_a_shard_that_has_had_more_slots_than_tasks() {
-    let slots = Slots::new(1, 4, 0);
-    let now = Instant::now();
-    // it guesses, and one of its tasks is there
-    let mut guess = slots.take_at(B, &from(1, 65), MS, now);
-    assert_eq!(guess.slots(), 4);
-    assert_eq!(slots.free_or_wait_at(A, &from(9, 9), now), MayClaim::WhenWoken);
-    assert!(guess.assign(false, 0).is_some());
-    assert_eq!(guess.give_back(true), [A]);
-    assert_eq!(slots.take_at(A, &from(9, 9), MS, now).slots(), 3);
-}
-
-#[test]
-fn a_shard_that_wants_nothing_any_more_lets_the_others_have_what_was_kept_for_it() {
-    let slots = Slots::new(1, 2, 0);
-    let now = Instant::now();
-    assigned(&slots, A, 2);
-    assert_eq!(slots.free_or_wait_at(B, &from(1, 9), now), MayClaim::WhenWoken);
-    assert_eq!(slots.release(0, &freed(1, 0)), [B]);
-    assert_eq!(slots.take_at(A, &from(9, 9), MS, now).slots(), 0);
-    let nothing = slots.take_at(B, &Wanted::default(), MS, now);
-    assert_eq!(nothing.give_back(false), [A]);
-    assert_eq!(slots.free_or_wait_at(A, &from(9, 9), now), MayClaim::Now);
 }

@@ -4,13 +4,29 @@ use super::Want;
 use crate::queues::{QueueIndex, Queues};
 use crate::store::Runnable;
 
+/// What stands first of some tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct First {
+    /// Its rank; `i64::MAX` if that isn't known.
+    pub(crate) rank: i64,
+    /// Whether it may wait behind a slot, as it is known to be over soon.
+    pub(crate) quick: bool,
+}
+
+impl First {
+    pub(super) const UNKNOWN: First = First { rank: i64::MAX, quick: true };
+
+    fn or(self, other: First) -> First {
+        if other.rank < self.rank { other } else { self }
+    }
+}
+
 /// What a shard could claim.
 #[derive(Debug)]
 pub(crate) struct Wanted {
-    /// The rank of the first of them; `i64::MAX` if that isn't known.
-    pub(super) head: i64,
-    /// Tasks of queues without a limit.
+    /// Tasks of queues without a limit, and the first of them.
     pub(super) free: usize,
+    pub(super) first: First,
     pub(super) limited: Vec<OfQueue>,
     pub(super) paused: Vec<QueueIndex>,
 }
@@ -21,6 +37,7 @@ pub(super) struct OfQueue {
     pub(super) queue: QueueIndex,
     pub(super) limit: usize,
     pub(super) tasks: usize,
+    pub(super) first: First,
     /// Whether any of them is known to be there.
     pub(super) certain: bool,
 }
@@ -28,44 +45,53 @@ pub(super) struct OfQueue {
 impl Default for Wanted {
     fn default() -> Self {
         let (limited, paused) = Default::default();
-        Wanted { head: i64::MAX, free: 0, limited, paused }
+        Wanted { free: 0, first: First::UNKNOWN, limited, paused }
     }
 }
 
 impl Wanted {
     /// What is known to be ready, of queues that aren't paused. `guess` is how many there may be of a
-    /// queue of which more is on disk.
-    pub(crate) fn of(runnable: &[Runnable], queues: &Queues, guess: usize) -> Self {
+    /// queue of which more is on disk; `is_quick` tells it of a definition.
+    pub(crate) fn of(
+        runnable: &[Runnable],
+        queues: &Queues,
+        guess: usize,
+        is_quick: impl Fn(usize) -> bool,
+    ) -> Self {
         let mut wanted = Wanted::default();
         if queues.any_restrained() {
             for queue in queues.all() {
                 if queue.is_paused() {
                     wanted.paused.push(queue.index);
                 } else if let Some(limit) = queue.limit() {
-                    let (queue, tasks, certain) = (queue.index, 0, false);
-                    wanted.limited.push(OfQueue { queue, limit, tasks, certain });
+                    let (queue, first) = (queue.index, First::UNKNOWN);
+                    wanted.limited.push(OfQueue { queue, limit, tasks: 0, first, certain: false });
                 }
             }
         }
         for one in runnable {
             let tasks = one.ready + if one.more { guess } else { 0 } + usize::from(one.suspects);
-            wanted.add(one.queue, tasks, one.head);
+            let first = First { rank: one.head, quick: one.first.is_none_or(&is_quick) };
+            wanted.add(one.queue, tasks, first);
         }
         wanted
     }
 
-    /// Adds tasks that are there, the first of which has this rank.
-    pub(crate) fn add(&mut self, queue: QueueIndex, tasks: usize, head: i64) {
+    /// Adds tasks that are there.
+    pub(crate) fn add(&mut self, queue: QueueIndex, tasks: usize, first: First) {
         if self.is_paused(queue) || tasks == 0 {
             return;
         }
-        self.head = self.head.min(head);
         match self.limited.iter_mut().find(|limited| limited.queue == queue) {
             Some(limited) => {
                 limited.tasks += tasks;
+                limited.first = limited.first.or(first);
                 limited.certain = true;
             }
-            None => self.free += tasks,
+            None => {
+                self.free += tasks;
+                self.first = self.first.or(first);
+            }
         }
     }
 
@@ -88,8 +114,16 @@ impl Wanted {
         self.free == 0 && self.limited.iter().all(|limited| limited.tasks == 0)
     }
 
-    pub(super) fn want(&self) -> Want {
-        let limited: usize = self.limited.iter().map(|limited| limited.tasks).sum();
-        Want { tasks: self.free + limited, head: self.head }
+    /// What is wanted, of limited queues as many as may run: what may not has no slots kept for it.
+    pub(super) fn want(&self, may_run: impl Fn(&OfQueue) -> usize) -> Want {
+        let mut want = Want { tasks: self.free, first: self.first };
+        for limited in &self.limited {
+            let tasks = may_run(limited).min(limited.tasks);
+            if tasks > 0 {
+                want.tasks += tasks;
+                want.first = want.first.or(limited.first);
+            }
+        }
+        want
     }
 }

@@ -411,6 +411,7 @@ impl Shared {
         let settings = &self.settings;
         StoreOptions {
             clock: self.clock.clone(),
+            syncs: settings.storage.durability == Durability::Full,
             names: definitions.iter().map(|definition| definition.name.clone()).collect(),
             queue_of: self.queue_of.clone(),
             queues: self.queues.clone(),

@@ -6,6 +6,7 @@ use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use super::*;
+use crate::Submission;
 use crate::clock::Timestamp;
 use crate::proof::Simulation;
 
@@ -38,10 +39,18 @@ async fn step(number: u64, course: Data<Arc<Course>>) -> Result<(), std::io::Err
     Ok(())
 }
 
+/// Takes too long for anything to wait behind it, and may wait behind nothing.
+#[task(name = "long")]
+async fn long(number: u64, course: Data<Arc<Course>>) -> Result<(), std::io::Error> {
+    course.begun.lock().unwrap().push(number);
+    course.count.add_permits(1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    Ok(())
+}
+
 /// By its key it is in either shard.
-async fn submit(queue: &Queue, number: u64, priority: i16) -> TaskHandle<step::Task> {
-    let task = step::task(number).key(number.to_string()).priority(priority);
-    queue.submit(task).await.unwrap()
+async fn submit<T: Task>(queue: &Queue, task: Submission<T>, number: u64) -> TaskHandle<T> {
+    queue.submit(task.key(number.to_string())).await.unwrap()
 }
 
 /// Submits tasks of both shards, and while they run others that stand before them. Returns all in the
@@ -49,7 +58,7 @@ async fn submit(queue: &Queue, number: u64, priority: i16) -> TaskHandle<step::T
 async fn run(queue: &Queue, course: &Course) -> (Vec<u64>, Vec<usize>) {
     let mut handles = Vec::new();
     for number in 0..LOW {
-        handles.push(submit(queue, number, 0).await);
+        handles.push(submit(queue, step::task(number), number).await);
         // so that no two have the same rank
         tokio::time::advance(Duration::from_micros(10)).await;
     }
@@ -61,7 +70,10 @@ async fn run(queue: &Queue, course: &Course) -> (Vec<u64>, Vec<usize>) {
     for number in (LOW..).take_while(|_| course.begun() < 350) {
         course.count.forget_permits(usize::MAX);
         course.count.acquire_many(3).await.unwrap().forget();
-        handles.push(submit(queue, number, 9).await);
+        match number % 2 {
+            0 => handles.push(submit(queue, step::task(number).priority(9), number).await),
+            _ => drop(submit(queue, long::task(number).priority(9), number).await),
+        }
         acknowledged.push(course.begun());
     }
     for handle in handles {
@@ -98,7 +110,11 @@ fn across_shards_a_task_waits_for_at_most_one_batch_of_lower_rank() {
             (settings.workers.count, settings.workers.concurrency) = (Some(1), 1);
             settings.workers.prefetch = PREFETCH;
             let builder = Queue::builder().settings(settings).dir(dir.path().join("queue"));
-            let builder = builder.shards(2).register::<step::Task>().data(course.clone());
+            let builder = builder
+                .shards(2)
+                .register::<step::Task>()
+                .register::<long::Task>()
+                .data(course.clone());
             let queue = builder.clock(simulation.clock()).start().await.unwrap();
             let (begun, acknowledged) = run(&queue, &course).await;
             let longest = longest(&begun, &acknowledged);

@@ -118,6 +118,8 @@ fn a_sync_more_is_dearer_than_a_longer_batch() {
     // the end of what runs there needs a commit anyway
     assert_eq!(chosen(&[SYNCED, with(0, 1), SYNCED], 1), Some(1));
     assert_eq!(chosen(&[with(100, 0), with(0, 1)], 0), Some(1));
+    let long = ShardLoad { service_s: 1.0, ..with(0, 1) };
+    assert_eq!(chosen(&[with(100, 0), long], 0), Some(0), "its end is far off");
 }
 
 #[test]
@@ -273,7 +275,7 @@ proptest! {
             && !loads[index].failing
         {
             let share = 8.0 / loads.len() as f64;
-            let wait = loads[index].expected_wait_s(share, 1_000);
+            let wait = loads[index].expected_wait_s(share, 1_000) + loads[index].toll_s();
             let others = loads.iter().filter(|load| !load.failing);
             let costs = others.map(|load| load.expected_wait_s(share, 1_000) + load.toll_s());
             for other in costs {

@@ -103,6 +103,7 @@ impl World {
         let opened = open_shard(&directory, shard, &options, OpenKind::First).map_err(text)?;
         let options = StoreOptions {
             clock: Clock::default(),
+            syncs: true,
             names: vec![Arc::from("task")].into(),
             queue_of: vec![QueueIndex::DEFAULT].into(),
             queues: Queues::new(),

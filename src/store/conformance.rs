@@ -82,6 +82,7 @@ fn options() -> StoreOptions {
     subscribers[AUDITED].push(Arc::from("log"));
     StoreOptions {
         clock: Clock::default(),
+        syncs: true,
         names: names.into(),
         queue_of: vec![QueueIndex::DEFAULT; NAMES.len()].into(),
         queues: Queues::new(),

@@ -261,9 +261,10 @@ pub(crate) struct BatchResult {
     pub(crate) claims: Vec<Claim>,
     /// Results that waited for their turn and are to be sent to targets in memory now.
     pub(crate) deliver: Vec<TaskRecord>,
-    /// How long the transaction's COMMIT took, which is mostly the sync of the log. By the queue's
-    /// clock, so that it is the same again in a simulation.
-    pub(crate) synced_in: Duration,
+    /// How long the transaction's COMMIT took, which is mostly the sync of the log; none where commits
+    /// aren't synced, and nothing at all if nothing was written. By the queue's clock, so that it is the
+    /// same again in a simulation.
+    pub(crate) synced_in: Option<Duration>,
 }
 
 /// What a store says about itself between batches, without reading anything.
@@ -287,8 +288,9 @@ pub(crate) struct Outlook {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Runnable {
     pub(crate) queue: QueueIndex,
-    /// The rank of the first; `i64::MAX` if there is none in memory.
+    /// The rank of the first, and its definition; `i64::MAX` if there is none in memory.
     pub(crate) head: i64,
+    pub(crate) first: Option<usize>,
     /// How many rows are known to be ready.
     pub(crate) ready: usize,
     /// Whether there may be more of them on disk.
@@ -300,7 +302,7 @@ pub(crate) struct Runnable {
 impl Runnable {
     /// A queue of which nothing is known.
     pub(crate) fn nothing(queue: QueueIndex) -> Self {
-        Runnable { queue, head: i64::MAX, ready: 0, more: false, suspects: false }
+        Runnable { queue, head: i64::MAX, first: None, ready: 0, more: false, suspects: false }
     }
 }
 

@@ -42,8 +42,10 @@ const STRETCHES_MAX: usize = 256;
 /// What a store needs to know of the queue that uses it.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreOptions {
-    /// By it a commit is timed, too.
+    /// By it a commit is timed.
     pub(crate) clock: Clock,
+    /// Whether each commit is synced.
+    pub(crate) syncs: bool,
     /// Every registered definition, by index.
     pub(crate) names: Arc<[Arc<str>]>,
     /// For each definition, the named queue of its tasks.
@@ -166,8 +168,11 @@ impl SqliteStore {
         {
             return Err(after_commit(fault));
         }
-        self.commits += u64::from(self.connection.total_changes() > written);
-        result.synced_in = self.options.clock.now().since(began);
+        if self.connection.total_changes() > written {
+            self.commits += 1;
+            let took = self.options.clock.now().since(began);
+            result.synced_in = Some(if self.options.syncs { took } else { Duration::ZERO });
+        }
         self.adopt(changes);
         Ok(result)
     }
@@ -311,30 +316,30 @@ impl ShardStore for SqliteStore {
 
     fn runnable(&self) -> Vec<Runnable> {
         let mut found: Vec<Runnable> = Vec::new();
-        let mut of = |kind: KindId, add: &dyn Fn(&mut Runnable)| {
-            let Some(queue) = self.kinds.get(kind).map(|kind| kind.queue) else { return };
+        let mut of = |kind: KindId, head: i64, add: &dyn Fn(&mut Runnable)| {
+            let Some(kind) = self.kinds.get(kind) else { return };
+            let queue = kind.queue;
             let known = found.iter().position(|one| one.queue == queue);
             let at = known.unwrap_or_else(|| {
                 found.push(Runnable::nothing(queue));
                 found.len() - 1
             });
+            if head < found[at].head {
+                (found[at].head, found[at].first) = (head, kind.definition);
+            }
             add(&mut found[at]);
         };
         for (kind, window) in self.windows.iter() {
             if window.len() > 0 || window.may_refill() {
-                of(kind, &|one| {
-                    let first = window.iter().next().map_or(i64::MAX, |place| place.rank);
-                    one.head = one.head.min(first);
+                let head = window.iter().next().map_or(i64::MAX, |place| place.rank);
+                of(kind, head, &|one| {
                     one.ready += window.len();
                     one.more |= window.may_refill();
                 });
             }
         }
         for (place, kind) in &self.suspects {
-            of(*kind, &|one| {
-                one.head = one.head.min(place.rank);
-                one.suspects = true;
-            });
+            of(*kind, place.rank, &|one| one.suspects = true);
         }
         found
     }

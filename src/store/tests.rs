@@ -35,6 +35,7 @@ impl Shard {
         self.directory = Some(directory);
         let options = StoreOptions {
             clock: Clock::default(),
+            syncs: true,
             names: vec![Arc::from("mail"), Arc::from("on_end")].into(),
             queue_of: vec![QueueIndex::DEFAULT; 2].into(),
             queues: Queues::new(),

@@ -110,3 +110,15 @@ async fn a_file_that_was_removed_is_not_closed_in_order() {
     std::fs::remove_file(shard.place.shard(0)).unwrap();
     assert_eq!(store.close().await.unwrap_err().kind(), crate::error::StoreErrorKind::Missing);
 }
+
+#[tokio::test]
+async fn the_time_of_a_commit_is_told_if_something_was_written_and_commits_are_synced() {
+    let mut shard = Shard::new();
+    let mut store = shard.open();
+    let written = Batch { submissions: vec![task(); 100], ..batch() };
+    let synced_in = store.apply(&written).await.unwrap().synced_in;
+    assert!(synced_in.is_some_and(|took| took > Duration::ZERO), "{synced_in:?}");
+    assert_eq!(store.apply(&batch()).await.unwrap().synced_in, None);
+    store.options.syncs = false;
+    assert_eq!(store.apply(&written).await.unwrap().synced_in, Some(Duration::ZERO));
+}
