@@ -2,7 +2,8 @@
 //!
 //! Variants: `mailbox` has a mailbox subscribed to the results, as the scenarios of `mqs bench` do,
 //! so each task's result is delivered and the delivery is stored, too; `quiet` has none, as with the
-//! other queues, which deliver nothing.
+//! other queues, which deliver nothing; `files` is quiet and has one file per core. The other two have
+//! one, as the peers have: a number that follows the load would change within a round.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -68,6 +69,10 @@ impl Ours {
             Durability::Normal => settings::Durability::Normal,
             Durability::Full => settings::Durability::Full,
         };
+        settings.shards.count = Some(match order.variant.as_str() {
+            "files" => std::thread::available_parallelism()?.get(),
+            _ => 1,
+        });
         if let Some(concurrency) = order.concurrency {
             settings.workers.concurrency = concurrency;
         }

@@ -45,6 +45,15 @@ pub(crate) const CONTENDERS: &[Contender] = &[
         what: "the same, and nobody wants the results, as with the others",
     },
     Contender {
+        name: "ours-files",
+        package: "ours",
+        variant: "files",
+        durabilities: BOTH,
+        without: &[Scenario::Latency],
+        drain_max: TASKS_MAX,
+        what: "the same with one file per core, to which the number adapts under such a load",
+    },
+    Contender {
         name: "effectum",
         package: "effectum",
         variant: "wal",
