@@ -304,11 +304,7 @@ impl Slots {
             return MayClaim::WhenWoken;
         }
         let free = if state.alone.is_none() { self.free(state) } else { 0 };
-        let queues = &state.queues;
-        let want = wanted.want(|of| {
-            let used = queues.get(&of.queue).map_or(0, |places| places.used);
-            of.limit.saturating_sub(used)
-        });
+        let want = wanted.want(|of| state.places_left(of));
         if free > state.kept_before(shard, want.first.rank, now) {
             return MayClaim::Now;
         }

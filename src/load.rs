@@ -96,6 +96,11 @@ impl ShardLoad {
         stored + turn
     }
 
+    /// What a submission costs there in seconds of waiting, its own and the others'.
+    fn cost_s(&self, slots: f64, batch: usize) -> f64 {
+        self.expected_wait_s(slots, batch) + self.toll_s()
+    }
+
     /// How many seconds all others would wait longer for it: for one more sync, unless this shard has
     /// something to commit anyway.
     fn toll_s(&self) -> f64 {
@@ -140,7 +145,7 @@ pub(crate) fn choose(
     let mut chosen: Option<(usize, bool, f64)> = None;
     for index in (first..first + shards).map(|step| (last + step) % shards) {
         let Some(load) = load(index) else { continue };
-        let cost = load.expected_wait_s(share, batch) + load.toll_s();
+        let cost = load.cost_s(share, batch);
         let better = chosen.is_none_or(|(_, failing, least)| match (load.failing, failing) {
             (false, true) => true,
             (true, false) => false,

@@ -40,7 +40,8 @@ impl<S: ShardStore> ShardActor<S> {
         let store = self.store.as_ref()?;
         let (slots, queues) = (&self.shared.slots, &self.shared.queues);
         let runnable = store.runnable();
-        let mut wanted = Wanted::of(&runnable, queues, GUESS, self.is_quick());
+        let is_quick = self.is_quick();
+        let mut wanted = Wanted::of(&runnable, queues, GUESS, &is_quick);
         if runnable.iter().any(|one| one.suspects && !wanted.is_paused(one.queue)) {
             return slots.take_alone(self.ledger.id, wanted);
         }
@@ -48,7 +49,7 @@ impl<S: ShardStore> ShardActor<S> {
         let now = self.shared.clock.now();
         if let Some((priority, definition)) = incoming.first() {
             let rank = self.shared.ageing().rank(now, priority);
-            let first = First { rank, quick: self.is_quick()(definition) };
+            let first = First { rank, quick: is_quick(definition) };
             if wanted.is_unrestrained() {
                 wanted.add(QueueIndex::DEFAULT, incoming.len(), first);
             } else {

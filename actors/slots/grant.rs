@@ -95,19 +95,17 @@ impl Grant {
     /// ever.
     fn return_unused(&mut self, alone: Option<u64>) -> Vec<ShardId> {
         let mut wake: Vec<ShardId> = std::mem::take(&mut self.wake).into_iter().collect();
-        if self.free.is_empty() && !self.behind.is_empty() {
-            // it looks again by itself what stands first of what is left; until then it waits for a slot
+        let unused = !(self.free.is_empty() && self.behind.is_empty());
+        if unused && self.alone.is_none() {
+            // it had more credits than tasks: what it said that it wants was a guess
             let mut state = self.slots.lock();
             state.called.remove(&self.shard);
-            if let Some(want) = state.waiting.get_mut(&self.shard) {
+            if !self.free.is_empty() {
+                state.waiting.remove(&self.shard);
+            } else if let Some(want) = state.waiting.get_mut(&self.shard) {
+                // it still waits for a slot, and looks again by itself for what
                 want.first = First::UNKNOWN;
             }
-        }
-        if !self.free.is_empty() && self.alone.is_none() {
-            // it had more slots than tasks: what it said that it wants was a guess
-            let mut state = self.slots.lock();
-            state.waiting.remove(&self.shard);
-            state.called.remove(&self.shard);
         }
         // one that got no slot looks again by itself: woken, it would come here again at once
         let looks = self.free.is_empty().then_some(self.shard);

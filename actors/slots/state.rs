@@ -86,10 +86,16 @@ impl State {
         })
     }
 
+    /// How many places of a limited queue are free.
+    pub(super) fn places_left(&self, wanted: &OfQueue) -> usize {
+        let used = self.queues.get(&wanted.queue).map_or(0, |places| places.used);
+        wanted.limit.saturating_sub(used)
+    }
+
     /// Takes places of a limited queue; too few are noted if there are tasks for more.
     pub(super) fn take_places(&mut self, shard: ShardId, wanted: &OfQueue) -> usize {
+        let granted = wanted.tasks.min(self.places_left(wanted));
         let places = self.queues.entry(wanted.queue).or_default();
-        let granted = wanted.tasks.min(wanted.limit.saturating_sub(places.used));
         places.used += granted;
         if granted < wanted.tasks && wanted.certain {
             places.waiting.insert(shard);

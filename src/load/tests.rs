@@ -275,13 +275,12 @@ proptest! {
             && !loads[index].failing
         {
             let share = 8.0 / loads.len() as f64;
-            let wait = loads[index].expected_wait_s(share, 1_000) + loads[index].toll_s();
+            let cost = loads[index].cost_s(share, 1_000);
             let others = loads.iter().filter(|load| !load.failing);
-            let costs = others.map(|load| load.expected_wait_s(share, 1_000) + load.toll_s());
-            for other in costs {
+            for other in others.map(|load| load.cost_s(share, 1_000)) {
                 // each of those before it may have been equal to the one before
                 let parts = (1.0 - EQUAL_PART).powi(loads.len() as i32);
-                prop_assert!(other >= wait * parts - EQUAL_S * loads.len() as f64);
+                prop_assert!(other >= cost * parts - EQUAL_S * loads.len() as f64);
             }
         }
     }
