@@ -1,5 +1,6 @@
 //! Which tasks ran, how often and when.
 
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +16,8 @@ const DIGITS: usize = 20;
 /// The argument of a task: its number, and what makes it as long as all others.
 pub fn payload(index: usize) -> String {
     let mut text = String::with_capacity(PAYLOAD);
-    text.push_str(&format!("{index:0>DIGITS$}"));
+    // nothing can fail to be written there
+    let _ = write!(text, "{index:0>DIGITS$}");
     text.extend(std::iter::repeat_n('x', PAYLOAD - DIGITS));
     text
 }

@@ -13,10 +13,12 @@ use std::time::Duration;
 use actix::Handler;
 use message_queue_sqlite::prelude::*;
 use message_queue_sqlite::settings;
-use peers::{AnyError, Durability, Order, Peer, Report, Runs, Scenario, answer, payload, work};
+use peers::{
+    AnyError, Durability, Order, Peer, Report, Runs, Scenario, answer, payload, spread, work,
+};
 use tokio::sync::Semaphore;
 
-/// How many single submissions wait for their commit at once.
+/// How many submit at once, each of whom waits for the commit of one before the next.
 const SUBMITTERS: usize = 2_048;
 
 /// How many tasks a bulk is of, and how many bulks wait at once.
@@ -136,16 +138,14 @@ impl Peer for Ours {
 
     async fn submit_each(&self, tasks: Range<usize>) -> Result<(), AnyError> {
         let dispatcher = self.queue.dispatcher();
-        let submitters = self.order.submitters.unwrap_or(SUBMITTERS);
-        let window = Arc::new(Semaphore::new(submitters));
-        for task in tasks {
-            let permit = window.clone().acquire_owned().await?;
+        spread(self.order.submitters.unwrap_or(SUBMITTERS), tasks, move |task| {
             let request = dispatcher.send(Submit::new(noop::task(payload(task))));
-            actix_rt::spawn(async move {
-                answered(request.await, 1);
-                drop(permit);
-            });
-        }
+            async move {
+                request.await??;
+                Ok(())
+            }
+        })
+        .await;
         Ok(())
     }
 
