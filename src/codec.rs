@@ -16,10 +16,12 @@ mod guard;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bincode::config::{Configuration, LittleEndian, NoLimit, Varint};
 use bincode::error::{DecodeError, EncodeError};
@@ -168,8 +170,8 @@ pub(crate) fn encode<T: Serialize + ?Sized>(
     codec: Codec,
     value: &T,
     limit: usize,
-) -> Result<Vec<u8>, CodecError> {
-    let mut sink = Sink { bytes: Vec::with_capacity(SINK_START.min(limit)), limit, refused: None };
+) -> Result<Arc<[u8]>, CodecError> {
+    let mut sink = Sink { bytes: scratch(), limit, refused: None };
     let room = match codec {
         Codec::Bincode => Room::for_bytes(limit),
         Codec::Json => Room::for_text(),
@@ -196,7 +198,7 @@ pub(crate) fn encode<T: Serialize + ?Sized>(
     if codec == Codec::Bincode && room.announced() > elements_max {
         return Err(CodecError::TooManyElements { limit: elements_max });
     }
-    Ok(sink.bytes)
+    Ok(sink.bytes.as_slice().into())
 }
 
 /// Decodes a value that takes all of `bytes`.
@@ -211,8 +213,19 @@ pub(crate) fn decode<T: DeserializeOwned>(codec: Codec, bytes: &[u8]) -> Result<
     }
 }
 
-/// Room for most payloads without a second allocation, in bytes.
-const SINK_START: usize = 256;
+/// The most that a thread keeps room for between two values, in bytes.
+const SCRATCH_MAX: usize = 64 * 1024;
+
+thread_local! {
+    /// Where values are encoded, so that only what they come to is allocated. A value that has
+    /// another encoded meanwhile finds nothing here, and takes room of its own.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Nothing, in a thread that is ending.
+fn scratch() -> Vec<u8> {
+    SCRATCH.try_with(Cell::take).unwrap_or_default()
+}
 
 /// Takes bytes up to a limit, and remembers that it refused some.
 struct Sink {
@@ -231,6 +244,16 @@ impl Sink {
         }
         self.bytes.extend_from_slice(bytes);
         true
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        if bytes.capacity() <= SCRATCH_MAX {
+            bytes.clear();
+            let _kept = SCRATCH.try_with(|scratch| scratch.set(bytes));
+        }
     }
 }
 

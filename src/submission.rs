@@ -3,6 +3,7 @@
 mod typed;
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -58,6 +59,24 @@ impl CallbackRef {
     }
 }
 
+/// A definition's name. That of a function is known when it is compiled, and isn't copied for each
+/// task.
+enum Name {
+    Static(&'static str),
+    Shared(Arc<str>),
+}
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Name::Static(name) => name,
+            Name::Shared(name) => name,
+        }
+    }
+}
+
 /// What the task gets.
 enum Arguments {
     Encoded { codec: Codec, bytes: Arc<[u8]> },
@@ -72,7 +91,7 @@ enum Arguments {
 ///
 /// Its arguments don't show in Debug output.
 pub struct Submit {
-    name: Arc<str>,
+    name: Name,
     arguments: Arguments,
     pub(crate) id: Option<TaskId>,
     queue: Option<Arc<str>>,
@@ -125,10 +144,10 @@ impl Submit {
     /// message arrives.
     #[must_use]
     pub fn raw(name: impl Into<Arc<str>>, codec: Codec, bytes: impl Into<Arc<[u8]>>) -> Self {
-        Submit::with(name.into(), Arguments::Encoded { codec, bytes: bytes.into() })
+        Submit::with(Name::Shared(name.into()), Arguments::Encoded { codec, bytes: bytes.into() })
     }
 
-    fn with(name: Arc<str>, arguments: Arguments) -> Self {
+    fn with(name: Name, arguments: Arguments) -> Self {
         Submit {
             name,
             arguments,
@@ -406,7 +425,7 @@ impl fmt::Debug for Submit {
             Arguments::Failed(error) => error.to_string(),
         };
         f.debug_struct("Submit")
-            .field("name", &self.name)
+            .field("name", &&*self.name)
             .field("arguments", &arguments)
             .field("id", &self.id)
             .field("queue", &self.queue)

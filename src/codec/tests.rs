@@ -170,6 +170,41 @@ fn everything() -> Everything {
     }
 }
 
+/// The bytes as a vector, which the tests compare and change.
+fn encode<T: Serialize + ?Sized>(
+    codec: Codec,
+    value: &T,
+    limit: usize,
+) -> Result<Vec<u8>, CodecError> {
+    super::encode(codec, value, limit).map(|bytes| bytes.to_vec())
+}
+
+/// Encodes another value of the same thread while it is encoded itself.
+#[test]
+fn a_value_may_have_another_encoded_meanwhile() {
+    struct Outer;
+    impl Serialize for Outer {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let inner = encode(Codec::Json, &vec![7; 100], LIMIT).unwrap();
+            serializer.collect_seq(inner)
+        }
+    }
+    let expected = serde_json::to_vec(&serde_json::to_vec(&vec![7; 100]).unwrap()).unwrap();
+    for _ in 0..3 {
+        assert_eq!(encode(Codec::Json, &Outer, LIMIT).unwrap(), expected);
+    }
+}
+
+#[test]
+fn nothing_of_a_value_before_gets_into_the_next() {
+    for codec in CODECS {
+        let short = encode(codec, "a", LIMIT).unwrap();
+        encode(codec, &"long".repeat(20_000), LIMIT).unwrap();
+        encode(codec, "refused because it is over the limit", 5).unwrap_err();
+        assert_eq!(encode(codec, "a", LIMIT).unwrap(), short, "{codec}");
+    }
+}
+
 fn round_trip<T: Serialize + DeserializeOwned>(codec: Codec, value: &T) -> T {
     decode(codec, &encode(codec, value, LIMIT).unwrap()).unwrap()
 }

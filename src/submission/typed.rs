@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use actix::Recipient;
 use serde::Serialize;
 
-use super::{Arguments, CallbackRef, Submit};
+use super::{Arguments, CallbackRef, Name, Submit};
 use crate::attempt::CachedInput;
 use crate::codec;
 use crate::record::TaskId;
@@ -36,7 +36,7 @@ impl<T: Task> Submission<T> {
     {
         let codec = T::options().codec;
         let arguments = match codec::encode(codec, &args, ENCODE_MAX) {
-            Ok(bytes) => Arguments::Encoded { codec, bytes: bytes.into() },
+            Ok(bytes) => Arguments::Encoded { codec, bytes },
             Err(error) => Arguments::Failed(error),
         };
         Submission::with(arguments)
@@ -49,7 +49,10 @@ impl<T: Task> Submission<T> {
     }
 
     fn with(arguments: Arguments) -> Self {
-        Submission { submit: Submit::with(T::NAME.into(), arguments), definition: PhantomData }
+        Submission {
+            submit: Submit::with(Name::Static(T::NAME), arguments),
+            definition: PhantomData,
+        }
     }
 }
 

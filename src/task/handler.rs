@@ -282,7 +282,7 @@ fn end<R: TaskReturn<Output: Serialize>>(
         Err(error) => return error.into_end(),
     };
     match codec::encode(codec, &output, result_limit) {
-        Ok(bytes) => AttemptEnd::Finished(Encoded { codec, bytes: bytes.into() }),
+        Ok(bytes) => AttemptEnd::Finished(Encoded { codec, bytes }),
         Err(error @ CodecError::TooLarge { .. }) => {
             failed(FailureKind::ResultTooLarge, error.to_string())
         }

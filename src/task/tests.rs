@@ -106,12 +106,12 @@ fn of<T: Task>(input: Input) -> Arc<Attempt> {
 }
 
 fn encoded<A: Serialize>(codec: Codec, args: A) -> Input {
-    let bytes = codec::encode(codec, &args, LIMIT).unwrap().into();
+    let bytes = codec::encode(codec, &args, LIMIT).unwrap();
     Input::Encoded(Encoded { codec, bytes })
 }
 
 fn result_of(output: u32) -> TaskResult {
-    let bytes = codec::encode(Codec::Bincode, &output, LIMIT).unwrap().into();
+    let bytes = codec::encode(Codec::Bincode, &output, LIMIT).unwrap();
     TaskResult::new(ResultParts {
         id: TaskId::new(ShardId(2), 6),
         name: "parent".into(),

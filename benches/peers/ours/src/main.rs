@@ -5,17 +5,16 @@
 //! other queues, which deliver nothing; `files` is quiet and has one file per core. The other two have
 //! one, as the peers have: a number that follows the load would change within a round.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Handler;
 use message_queue_sqlite::prelude::*;
 use message_queue_sqlite::settings;
-use peers::{
-    AnyError, Durability, Order, Peer, Report, Runs, Scenario, answer, payload, spread, work,
-};
+use peers::{AnyError, Durability, Order, Peer, Report, Runs, Scenario, answer, payload, work};
 use tokio::sync::Semaphore;
 
 /// How many submit at once, each of whom waits for the commit of one before the next.
@@ -121,6 +120,11 @@ fn answered<T>(answer: Result<Result<T, Error>, actix::MailboxError>, tasks: usi
     }
 }
 
+/// The number of the task that is submitted next.
+fn next(left: &RefCell<Range<usize>>) -> Option<usize> {
+    left.borrow_mut().next()
+}
+
 impl Peer for Ours {
     const BULK: bool = true;
 
@@ -136,16 +140,24 @@ impl Peer for Ours {
         Ok(())
     }
 
+    /// As `spread` does it, but on this thread's LocalSet, where tasks are woken together: the
+    /// runtime's own tasks cost the thread that answers a system call each.
     async fn submit_each(&self, tasks: Range<usize>) -> Result<(), AnyError> {
-        let dispatcher = self.queue.dispatcher();
-        spread(self.order.submitters.unwrap_or(SUBMITTERS), tasks, move |task| {
-            let request = dispatcher.send(Submit::new(noop::task(payload(task))));
-            async move {
-                request.await??;
-                Ok(())
-            }
-        })
-        .await;
+        let left = Rc::new(RefCell::new(tasks));
+        let submitters = 0..self.order.submitters.unwrap_or(SUBMITTERS);
+        let submitters: Vec<_> = submitters
+            .map(|_| {
+                let (left, dispatcher) = (left.clone(), self.queue.dispatcher());
+                actix_rt::spawn(async move {
+                    while let Some(task) = next(&left) {
+                        answered(dispatcher.send(Submit::new(noop::task(payload(task)))).await, 1);
+                    }
+                })
+            })
+            .collect();
+        for submitter in submitters {
+            submitter.await?;
+        }
         Ok(())
     }
 
