@@ -13,12 +13,21 @@ pub const PAYLOAD: usize = 150;
 /// How many of them are its number.
 const DIGITS: usize = 20;
 
+/// The rest.
+const FILLER: &str = {
+    const BYTES: &[u8] = &[b'x'; PAYLOAD - DIGITS];
+    match str::from_utf8(BYTES) {
+        Ok(filler) => filler,
+        Err(_) => unreachable!(),
+    }
+};
+
 /// The argument of a task: its number, and what makes it as long as all others.
 pub fn payload(index: usize) -> String {
     let mut text = String::with_capacity(PAYLOAD);
     // nothing can fail to be written there
     let _ = write!(text, "{index:0>DIGITS$}");
-    text.extend(std::iter::repeat_n('x', PAYLOAD - DIGITS));
+    text.push_str(FILLER);
     text
 }
 

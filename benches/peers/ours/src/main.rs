@@ -17,10 +17,10 @@ use message_queue_sqlite::settings;
 use peers::{AnyError, Durability, Order, Peer, Report, Runs, Scenario, answer, payload, work};
 use tokio::sync::Semaphore;
 
-/// How many submit at once, each of whom waits for the commit of one before the next.
+/// How many submit at once per file, each of whom waits for the commit of one before the next.
 const SUBMITTERS: usize = 2_048;
 
-/// How many tasks a bulk is of, and how many bulks wait at once.
+/// How many tasks a bulk is of, and how many bulks wait at once per file.
 const BULK: usize = 256;
 const BULKS: usize = 8;
 
@@ -57,6 +57,7 @@ impl Handler<TaskResult> for Mailbox {
 
 struct Ours {
     queue: Queue,
+    files: usize,
     order: Order,
     /// Tasks that were over before the round.
     before: Cell<u64>,
@@ -70,16 +71,17 @@ impl Ours {
             Durability::Normal => settings::Durability::Normal,
             Durability::Full => settings::Durability::Full,
         };
-        settings.shards.count = Some(match order.variant.as_str() {
+        let files = match order.variant.as_str() {
             "files" => std::thread::available_parallelism()?.get(),
             _ => 1,
-        });
+        };
+        settings.shards.count = Some(files);
         if let Some(concurrency) = order.concurrency {
             settings.workers.concurrency = concurrency;
         }
         let builder = Queue::builder().settings(settings).register::<noop::Task>();
         let queue = builder.register::<old::Task>().start().await?;
-        let ours = Ours { queue, order: order.clone(), before: Cell::new(0) };
+        let ours = Ours { queue, files, order: order.clone(), before: Cell::new(0) };
         if order.scenario == Scenario::History {
             ours.fill(order.rows).await?;
         }
@@ -144,7 +146,7 @@ impl Peer for Ours {
     /// runtime's own tasks cost the thread that answers a system call each.
     async fn submit_each(&self, tasks: Range<usize>) -> Result<(), AnyError> {
         let left = Rc::new(RefCell::new(tasks));
-        let submitters = 0..self.order.submitters.unwrap_or(SUBMITTERS);
+        let submitters = 0..self.order.submitters.unwrap_or(self.files * SUBMITTERS);
         let submitters: Vec<_> = submitters
             .map(|_| {
                 let (left, dispatcher) = (left.clone(), self.queue.dispatcher());
@@ -163,7 +165,7 @@ impl Peer for Ours {
 
     async fn submit_bulk(&self, tasks: Range<usize>) -> Result<(), AnyError> {
         let dispatcher = self.queue.dispatcher();
-        let window = Arc::new(Semaphore::new(BULKS));
+        let window = Arc::new(Semaphore::new(self.files * BULKS));
         for first in tasks.clone().step_by(BULK) {
             let permit = window.clone().acquire_owned().await?;
             let some = first..(first + BULK).min(tasks.end);
@@ -176,7 +178,7 @@ impl Peer for Ours {
             });
         }
         // all are answered
-        drop(window.acquire_many(u32::try_from(BULKS)?).await?);
+        drop(window.acquire_many(u32::try_from(self.files * BULKS)?).await?);
         Ok(())
     }
 
