@@ -84,8 +84,12 @@ impl ShardLoad {
     ///
     /// `slots` is the part of the workers' slots that this shard can count on, `batch` the most rows of
     /// a transaction.
+    #[cfg(test)]
     pub(crate) fn expected_wait_s(&self, slots: f64, batch: usize) -> f64 {
-        let (commit_s, sync_s) = self.remembered();
+        self.wait_s(self.remembered(), slots, batch)
+    }
+
+    fn wait_s(&self, (commit_s, sync_s): (f64, f64), slots: f64, batch: usize) -> f64 {
         // more rows make the batch larger, and another one where it is full
         let work_s = (commit_s - sync_s).max(0.0) / self.commit_rows.max(1.0);
         let per_row = work_s + sync_s / batch.max(1) as f64;
@@ -98,14 +102,15 @@ impl ShardLoad {
 
     /// What a submission costs there in seconds of waiting, its own and the others'.
     fn cost_s(&self, slots: f64, batch: usize) -> f64 {
-        self.expected_wait_s(slots, batch) + self.toll_s()
+        let remembered = self.remembered();
+        self.wait_s(remembered, slots, batch) + self.toll_s(remembered.1)
     }
 
     /// How many seconds all others would wait longer for it: for one more sync, unless this shard has
     /// something to commit anyway.
-    fn toll_s(&self) -> f64 {
+    fn toll_s(&self, sync_s: f64) -> f64 {
         let ends_soon = self.running > 0 && self.service_s <= self.commit_s * ENDS_SOON;
-        if self.incoming > 0 || ends_soon { 0.0 } else { self.remembered().1 }
+        if self.incoming > 0 || ends_soon { 0.0 } else { sync_s }
     }
 
     /// What is left of the measurements: the seconds of a batch, and those of its sync.
@@ -140,11 +145,12 @@ pub(crate) fn choose(
 ) -> Option<usize> {
     let Common { shards, active, slots, batch } = common;
     let share = slots as f64 / active.max(1) as f64;
-    let stays = last < shards && load(last).is_some_and(|load| load.incoming > 0);
+    let of_last = if last < shards { load(last) } else { None };
+    let stays = of_last.is_some_and(|load| load.incoming > 0);
     let first = usize::from(!stays);
     let mut chosen: Option<(usize, bool, f64)> = None;
     for index in (first..first + shards).map(|step| (last + step) % shards) {
-        let Some(load) = load(index) else { continue };
+        let Some(load) = (if index == last { of_last } else { load(index) }) else { continue };
         let cost = load.cost_s(share, batch);
         let better = chosen.is_none_or(|(_, failing, least)| match (load.failing, failing) {
             (false, true) => true,

@@ -104,6 +104,9 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
+        if let Waiter::Told = self.waiter {
+            return;
+        }
         let error = match self.ids().first() {
             Some(id) => Error::Unknown { id: *id },
             None => Error::ShardUnavailable { shard: self.shard },
