@@ -65,29 +65,23 @@ impl Work<'_> {
             fresh.push(row);
         }
         let picks = self.pick(candidates);
-        let mut claimed = vec![None; fresh.len()];
+        let mut claimed = vec![false; fresh.len()];
         for pick in &picks {
             if let Pick::Fresh(index) = pick.what {
-                claimed[index] = Some(pick.prefetched);
+                claimed[index] = true;
             }
         }
-        let mut claims = vec![None; fresh.len()];
         let mut orphaned = Vec::new();
         for (index, row) in fresh.iter().enumerate() {
             let task = &batch.submissions[index];
-            let answer = match self.insert(task, row, claimed[index].is_some()) {
+            let answer = match self.insert(task, row, claimed[index]) {
                 _ if self.was_never_given(task) => Err(never_given()),
                 Err(fault) if is_constraint(&fault) => Err(super::fault::store_error(fault)),
                 other => Ok(other?),
             };
-            match (&answer, claimed[index], &task.key) {
-                (Ok(_), Some(prefetched), _) => {
-                    claims[index] = Some(self.fresh_claim(task, row, prefetched));
-                }
+            match (&answer, &task.key) {
                 // nobody waits for one that this shard has no number for
-                (Err(_), _, Some(key))
-                    if row.state != State::Held && !self.was_never_given(task) =>
-                {
+                (Err(_), Some(key)) if row.state != State::Held && !self.was_never_given(task) => {
                     orphaned.push(key.clone());
                 }
                 _ => {}
@@ -109,7 +103,15 @@ impl Work<'_> {
         // in the picked order, not in that of submission
         for run in picks.chunk_by(|one, next| next.follows(one)) {
             match run[0].what {
-                Pick::Fresh(index) => self.result.claims.extend(claims[index].take()),
+                Pick::Fresh(index) if self.result.submitted[index].is_ok() => {
+                    let claim = self.fresh_claim(
+                        &batch.submissions[index],
+                        &fresh[index],
+                        run[0].prefetched,
+                    );
+                    self.result.claims.push(claim);
+                }
+                Pick::Fresh(_) => {}
                 Pick::Stored(first) => self.claim_stored(first, run)?,
             }
         }
