@@ -30,6 +30,7 @@ use super::ledger::{ShardLedger, ShardState, Waiter};
 use super::messages::{Answered, Insert, Submit, SubmitAll, Subscribe, Unsubscribe, Wake};
 use super::subscriptions::SubscriptionId;
 use super::system::Shared;
+use crate::admission::Permit;
 use crate::cached::Counted;
 use crate::error::{Error, Result};
 use crate::keys::slot_of;
@@ -100,22 +101,18 @@ impl Dispatcher {
         DispatcherContext::start(self)
     }
 
-    /// Gives permits to submissions that came without; to all of them, or refuses all.
-    fn permit(&self, tasks: &mut [Submit]) -> Result<()> {
+    /// The permit of submissions: what they came with, or one that is free.
+    fn permit(
+        &self,
+        held: Option<Permit>,
+        tasks: usize,
+        weight: impl FnOnce() -> usize,
+    ) -> Result<Permit> {
         if !self.shared.is_accepting() {
             return Err(Error::ShuttingDown);
         }
-        let bare = || tasks.iter().filter(|submit| submit.permit.is_none());
-        let (count, weight) = (bare().count(), bare().map(Submit::weight).sum());
-        if count == 0 {
-            return Ok(());
-        }
-        let permit = self.shared.admission.try_enter(count, weight);
-        let mut permit = permit.ok_or_else(|| self.shared.busy(count))?;
-        for submit in tasks.iter_mut().filter(|submit| submit.permit.is_none()) {
-            submit.permit = permit.split(1, submit.weight());
-        }
-        Ok(())
+        let free = || self.shared.admission.try_enter(tasks, weight());
+        held.or_else(free).ok_or_else(|| self.shared.busy(tasks))
     }
 
     /// Checks a submission that has its permit.
@@ -132,13 +129,19 @@ impl Dispatcher {
     }
 
     /// Puts checked tasks where their shard's next batch is made up.
-    fn enqueue(&self, index: usize, accepted: impl IntoIterator<Item = Accepted>, waiter: Waiter) {
+    fn enqueue(
+        &self,
+        index: usize,
+        accepted: impl IntoIterator<Item = Accepted>,
+        permit: Permit,
+        waiter: Waiter,
+    ) {
         let accepted = accepted.into_iter().inspect(|accepted| {
             if let Some(key) = &accepted.task.key {
                 self.keys.came(slot_of(key));
             }
         });
-        self.outgoing.borrow_mut().incoming[index].push(accepted, waiter);
+        self.outgoing.borrow_mut().incoming[index].push(accepted, permit, waiter);
     }
 
     /// For each slot of ordering keys how many tasks have come and been sent on; it goes up only.
@@ -295,11 +298,12 @@ impl Handler<Submit> for Dispatcher {
         let accepted = self.guarded(|dispatcher| {
             dispatcher.shared.points.pass(Point::DispatcherSubmit);
             // first of all: what is refused is to cost little
-            dispatcher.permit(std::slice::from_mut(&mut submit))?;
-            let wanted = submit.id;
+            let held = submit.permit.take();
+            let permit = dispatcher.permit(held, 1, || submit.weight())?;
+            let wanted = submit.id();
             let accepted = dispatcher.accept(submit)?;
             let index = dispatcher.route(wanted, accepted.task.key.as_deref())?;
-            dispatcher.enqueue(index, [accepted], Waiter::One(None));
+            dispatcher.enqueue(index, [accepted], permit, Waiter::One(None));
             Ok(index)
         });
         match accepted {
@@ -325,7 +329,7 @@ impl Handler<SubmitAll> for Dispatcher {
             if tasks > dispatcher.shared.settings.limits.bulk {
                 return Err(too_many(tasks));
             }
-            let mut ids = message.tasks.iter().filter_map(|submit| submit.id);
+            let mut ids = message.tasks.iter().filter_map(Submit::id);
             let wanted = ids.next();
             let shard = wanted.map(TaskId::shard);
             if let Some(other) = ids.find(|id| Some(id.shard()) != shard) {
@@ -335,7 +339,8 @@ impl Handler<SubmitAll> for Dispatcher {
                     allowed: "ids of one shard in one submission",
                 });
             }
-            dispatcher.permit(&mut message.tasks)?;
+            let weight = || message.tasks.iter().map(Submit::weight).sum();
+            let permit = dispatcher.permit(message.permit.take(), tasks, weight)?;
             let accepted = message.tasks.into_iter().map(|submit| dispatcher.accept(submit));
             let accepted = accepted.collect::<Result<Vec<_>>>()?;
             let mut keys = accepted.iter().filter_map(|of| of.task.key.as_deref());
@@ -349,7 +354,7 @@ impl Handler<SubmitAll> for Dispatcher {
                 });
             }
             let index = dispatcher.route(wanted, key)?;
-            dispatcher.enqueue(index, accepted, Waiter::All(None));
+            dispatcher.enqueue(index, accepted, permit, Waiter::All(None));
             Ok(index)
         });
         match accepted {

@@ -100,13 +100,18 @@ impl Incoming {
     }
 
     /// Adds a group.
-    pub(crate) fn push(&mut self, accepted: impl IntoIterator<Item = Accepted>, waiter: Waiter) {
+    pub(crate) fn push(
+        &mut self,
+        accepted: impl IntoIterator<Item = Accepted>,
+        permit: Permit,
+        waiter: Waiter,
+    ) {
         let before = self.len();
-        for Accepted { task, delay, cached, targets, permit } in accepted {
+        for Accepted { task, delay, cached, targets } in accepted {
             self.tasks.push(task);
             self.kept.push(Kept { delay, cached, targets });
-            self.admit(permit);
         }
+        self.admit(Some(permit));
         let len = self.len() - before;
         match self.came.back_mut() {
             Some(came) => came.len += len,

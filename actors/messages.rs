@@ -13,6 +13,7 @@ use super::incoming::Incoming;
 use super::ledger::{DeliverBatch, DeliveredBatch, FinishBatch, RunBatch};
 use super::outbox::{Once, Parcel};
 use super::subscriptions::SubscriptionId;
+use crate::admission::Permit;
 use crate::error::{Result, StoreError};
 use crate::record::{TaskId, TaskRecord, TaskStatus};
 use crate::result::TaskResult;
@@ -31,13 +32,15 @@ use crate::task::Task;
 #[rtype(result = "Result<Vec<TaskId>>")]
 pub struct SubmitAll {
     pub(crate) tasks: Vec<Submit>,
+    /// For all of them.
+    pub(crate) permit: Option<Permit>,
 }
 
 impl SubmitAll {
     /// A bulk submission.
     #[must_use]
     pub fn new(tasks: Vec<Submit>) -> Self {
-        SubmitAll { tasks }
+        SubmitAll { tasks, permit: None }
     }
 }
 

@@ -40,6 +40,12 @@ pub(crate) struct AdmissionLimits {
 #[derive(Debug)]
 pub(crate) struct Permit {
     tasks: OwnedSemaphorePermit,
+    /// What most have none of.
+    more: Option<Box<More>>,
+}
+
+#[derive(Debug, Default)]
+struct More {
     room: Option<OwnedSemaphorePermit>,
     /// Until they are among the stored tasks, they count as coming.
     coming: Option<Coming>,
@@ -80,7 +86,7 @@ impl Admission {
             0 => None,
             weight => Some(self.room.clone().acquire_many_owned(weight).await?),
         };
-        Ok(Permit { tasks, room, coming })
+        Ok(Permit::new(tasks, room, coming))
     }
 
     /// Leave for `tasks` submissions of this weight, if there is some at once.
@@ -95,7 +101,7 @@ impl Admission {
             Some(ready) => Some(ready.try_enter(tasks)?),
             None => None,
         };
-        Some(Permit { tasks: permit, room, coming })
+        Some(Permit::new(permit, room, coming))
     }
 
     /// What weighs more than all there may be goes alone.
@@ -136,8 +142,37 @@ impl Admission {
 }
 
 impl Permit {
+    fn new(
+        tasks: OwnedSemaphorePermit,
+        room: Option<OwnedSemaphorePermit>,
+        coming: Option<Coming>,
+    ) -> Permit {
+        let some = room.is_some() || coming.is_some();
+        Permit { tasks, more: some.then(|| Box::new(More { room, coming })) }
+    }
+
     pub(crate) fn merge(&mut self, other: Permit) {
         self.tasks.merge(other.tasks);
+        match (&mut self.more, other.more) {
+            (Some(more), Some(other)) => more.merge(*other),
+            (more @ None, other) => *more = other,
+            (Some(_), None) => {}
+        }
+    }
+
+    /// Takes out the leave of `tasks` submissions and, as far as it is there, their weight.
+    pub(crate) fn split(&mut self, tasks: usize, weight: usize) -> Option<Permit> {
+        let permit = self.tasks.split(tasks)?;
+        let (room, coming) = match &mut self.more {
+            Some(more) => more.split(tasks, weight),
+            None => (None, None),
+        };
+        Some(Permit::new(permit, room, coming))
+    }
+}
+
+impl More {
+    fn merge(&mut self, other: More) {
         match (&mut self.room, other.room) {
             (Some(room), Some(other)) => room.merge(other),
             (room @ None, other) => *room = other,
@@ -150,12 +185,13 @@ impl Permit {
         }
     }
 
-    /// Takes out the leave of `tasks` submissions and, as far as it is there, their weight.
-    pub(crate) fn split(&mut self, tasks: usize, weight: usize) -> Option<Permit> {
-        let permit = self.tasks.split(tasks)?;
+    fn split(
+        &mut self,
+        tasks: usize,
+        weight: usize,
+    ) -> (Option<OwnedSemaphorePermit>, Option<Coming>) {
         let room = self.room.as_mut().and_then(|room| room.split(weight.min(room.num_permits())));
-        let coming = self.coming.as_mut().map(|coming| coming.split(tasks));
-        Some(Permit { tasks: permit, room, coming })
+        (room, self.coming.as_mut().map(|coming| coming.split(tasks)))
     }
 }
 

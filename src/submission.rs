@@ -81,7 +81,7 @@ impl Deref for Name {
 enum Arguments {
     Encoded { codec: Codec, bytes: Arc<[u8]> },
     Cached(Arc<dyn CachedInput>),
-    Failed(CodecError),
+    Failed(Box<CodecError>),
 }
 
 /// One task to submit, as a message to the [`Dispatcher`](crate::actors::Dispatcher).
@@ -93,21 +93,28 @@ enum Arguments {
 pub struct Submit {
     name: Name,
     arguments: Arguments,
-    pub(crate) id: Option<TaskId>,
-    queue: Option<Arc<str>>,
-    pub(crate) key: Option<Arc<str>>,
     priority: Option<i16>,
-    start: Start,
     /// Boxed, because few submissions have any, and all are moved from place to place.
-    overrides: Option<Box<Overrides>>,
-    callbacks: Vec<Arc<str>>,
-    pub(crate) targets: Vec<Target>,
+    special: Option<Box<Special>>,
     pub(crate) permit: Option<Permit>,
 }
 
+/// What few submissions say.
+#[derive(Debug, Default)]
+struct Special {
+    id: Option<TaskId>,
+    queue: Option<Arc<str>>,
+    key: Option<Arc<str>>,
+    start: Start,
+    overrides: Option<Box<Overrides>>,
+    callbacks: Vec<Arc<str>>,
+    targets: Vec<Target>,
+}
+
 /// When a task may start at the earliest.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 enum Start {
+    #[default]
     Now,
     After(Duration),
     At(Timestamp),
@@ -120,7 +127,6 @@ pub(crate) struct Accepted {
     pub(crate) delay: Option<Duration>,
     pub(crate) cached: Option<Arc<dyn CachedInput>>,
     pub(crate) targets: Vec<Target>,
-    pub(crate) permit: Option<Permit>,
 }
 
 /// The limits that a submission is checked against.
@@ -148,19 +154,25 @@ impl Submit {
     }
 
     fn with(name: Name, arguments: Arguments) -> Self {
-        Submit {
-            name,
-            arguments,
-            id: None,
-            queue: None,
-            key: None,
-            priority: None,
-            start: Start::Now,
-            overrides: None,
-            callbacks: Vec::new(),
-            targets: Vec::new(),
-            permit: None,
-        }
+        Submit { name, arguments, priority: None, special: None, permit: None }
+    }
+
+    fn special(&mut self) -> &mut Special {
+        self.special.get_or_insert_default()
+    }
+
+    fn overrides(&mut self) -> &mut Overrides {
+        self.special().overrides.get_or_insert_default()
+    }
+
+    /// What it is ordered among.
+    pub(crate) fn ordering_key(&self) -> Option<&str> {
+        self.special.as_ref().and_then(|special| special.key.as_deref())
+    }
+
+    /// The id under which it is submitted again.
+    pub(crate) fn id(&self) -> Option<TaskId> {
+        self.special.as_ref().and_then(|special| special.id)
     }
 
     /// The named queue that the task is in; the definition's if not given, `"default"` if that has
@@ -168,7 +180,7 @@ impl Submit {
     /// that of tasks.
     #[must_use]
     pub fn queue(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.queue = Some(name.into());
+        self.special().queue = Some(name.into());
         self
     }
 
@@ -184,7 +196,7 @@ impl Submit {
     /// [`Queue::submit_all`]: crate::Queue::submit_all
     #[must_use]
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
-        self.key = Some(key.into());
+        self.special().key = Some(key.into());
         self
     }
 
@@ -199,7 +211,7 @@ impl Submit {
     /// Starts no earlier than this long after the submission; at most 365 days.
     #[must_use]
     pub fn delay(mut self, delay: Duration) -> Self {
-        self.start = Start::After(delay);
+        self.special().start = Start::After(delay);
         self
     }
 
@@ -207,14 +219,14 @@ impl Submit {
     /// means now.
     #[must_use]
     pub fn at(mut self, time: SystemTime) -> Self {
-        self.start = Start::At(Timestamp::from(time));
+        self.special().start = Start::At(Timestamp::from(time));
         self
     }
 
     /// How many failures end the task, from 1 to 1,000.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
-        self.overrides.get_or_insert_default().max_attempts = Some(attempts);
+        self.overrides().max_attempts = Some(attempts);
         self
     }
 
@@ -222,7 +234,7 @@ impl Submit {
     /// then; a blocking one is told by its context and keeps its slot until it returns.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.overrides.get_or_insert_default().timeout = Some(timeout);
+        self.overrides().timeout = Some(timeout);
         self
     }
 
@@ -231,7 +243,7 @@ impl Submit {
     /// part of it.
     #[must_use]
     pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
-        self.overrides.get_or_insert_default().backoff = Some((min, max));
+        self.overrides().backoff = Some((min, max));
         self
     }
 
@@ -239,7 +251,7 @@ impl Submit {
     /// restart. What bounds it is in [`Subscribe`](crate::actors::Subscribe).
     #[must_use]
     pub fn reply_to(mut self, mailbox: Recipient<TaskResult>) -> Self {
-        self.targets.push(Target::Mailbox(mailbox));
+        self.special().targets.push(Target::Mailbox(mailbox));
         self
     }
 
@@ -248,7 +260,7 @@ impl Submit {
     /// it is caught, and the delivery is dead.
     #[must_use]
     pub fn on_result(mut self, closure: impl FnOnce(TaskResult) + Send + 'static) -> Self {
-        self.targets.push(Target::Closure(Box::new(closure)));
+        self.special().targets.push(Target::Closure(Box::new(closure)));
         self
     }
 
@@ -256,7 +268,7 @@ impl Submit {
     /// most 16.
     #[must_use]
     pub fn then(mut self, callback: CallbackRef) -> Self {
-        self.callbacks.push(callback.name.into());
+        self.special().callbacks.push(callback.name.into());
         self
     }
 
@@ -265,7 +277,7 @@ impl Submit {
     /// [`Error::NotFound`].
     #[must_use]
     pub fn with_id(mut self, id: TaskId) -> Self {
-        self.id = Some(id);
+        self.special().id = Some(id);
         self
     }
 
@@ -299,23 +311,26 @@ impl Submit {
         if definition.role != Role::Task {
             return Err(unknown());
         }
-        for callback in &self.callbacks {
+        let special = self.special.map(|special| *special).unwrap_or_default();
+        for callback in &special.callbacks {
             let found = registry.get(callback).filter(|found| found.role != Role::Task);
             found.ok_or_else(|| Error::UnknownTask { name: callback.to_string() })?;
         }
-        check_overrides(self.overrides.as_deref(), self.callbacks.len())?;
-        let queue = match &self.queue {
+        check_overrides(special.overrides.as_deref(), special.callbacks.len())?;
+        let queue = match &special.queue {
             None => queues.of_definition.get(index).copied().unwrap_or_default(),
             Some(name) => queues.find(name)?,
         };
-        let key = self.key.map(checked_key).transpose()?;
-        let (due_at, delay) = self.start.checked()?;
+        let key = special.key.map(checked_key).transpose()?;
+        let (due_at, delay) = special.start.checked()?;
         let (codec, payload, cached) = match self.arguments {
-            Arguments::Failed(CodecError::TooLarge { actual, .. }) => {
-                return Err(Error::PayloadTooLarge { limit: limits.payload_bytes, actual });
-            }
-            Arguments::Failed(source) => {
-                return Err(Error::Encode { name: self.name.to_string(), source });
+            Arguments::Failed(error) => {
+                return Err(match *error {
+                    CodecError::TooLarge { actual, .. } => {
+                        Error::PayloadTooLarge { limit: limits.payload_bytes, actual }
+                    }
+                    source => Error::Encode { name: self.name.to_string(), source },
+                });
             }
             Arguments::Cached(input) => (definition.options.codec, None, Some(input)),
             Arguments::Encoded { .. } if definition.cached => {
@@ -332,7 +347,7 @@ impl Submit {
             Arguments::Encoded { codec, bytes } => (codec, Some(bytes), None),
         };
         let task = NewTask {
-            id: self.id,
+            id: special.id,
             definition: index,
             queue,
             key,
@@ -340,11 +355,11 @@ impl Submit {
             payload,
             priority: self.priority.unwrap_or(definition.options.priority),
             due_at,
-            volatile: !self.targets.is_empty(),
-            callbacks: (!self.callbacks.is_empty()).then(|| self.callbacks.into()),
-            overrides: self.overrides,
+            volatile: !special.targets.is_empty(),
+            callbacks: (!special.callbacks.is_empty()).then(|| special.callbacks.into()),
+            overrides: special.overrides,
         };
-        Ok(Accepted { task, delay, cached, targets: self.targets, permit: self.permit })
+        Ok(Accepted { task, delay, cached, targets: special.targets })
     }
 }
 
@@ -427,14 +442,8 @@ impl fmt::Debug for Submit {
         f.debug_struct("Submit")
             .field("name", &&*self.name)
             .field("arguments", &arguments)
-            .field("id", &self.id)
-            .field("queue", &self.queue)
-            .field("key", &self.key)
             .field("priority", &self.priority)
-            .field("start", &self.start)
-            .field("overrides", &self.overrides)
-            .field("callbacks", &self.callbacks)
-            .field("targets", &self.targets)
+            .field("special", &self.special)
             .finish_non_exhaustive()
     }
 }

@@ -126,14 +126,9 @@ impl Bare {
             let bare = submit.permit.is_none();
             return bare.then(|| Bare { tasks: 1, bytes: submit.bytes() });
         }
-        let SubmitAll { tasks } = message.downcast_ref()?;
-        let mut bare = tasks.iter().filter(|submit| submit.permit.is_none()).peekable();
-        bare.peek()?;
-        let sum = |sum: Bare, submit: &Submit| Bare {
-            tasks: sum.tasks + 1,
-            bytes: sum.bytes + submit.bytes(),
-        };
-        Some(bare.fold(Bare { tasks: 0, bytes: 0 }, sum))
+        let SubmitAll { tasks, permit } = message.downcast_ref()?;
+        let bare = permit.is_none() && !tasks.is_empty();
+        bare.then(|| Bare { tasks: tasks.len(), bytes: tasks.iter().map(Submit::bytes).sum() })
     }
 }
 

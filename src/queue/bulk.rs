@@ -45,18 +45,16 @@ impl Queue {
 
     /// The shard of a task's key, if it has one.
     fn shard_of(&self, task: &Submit) -> Option<ShardId> {
-        task.key.as_deref().map(|key| self.inner.shared.shard_of_key(key))
+        task.ordering_key().map(|key| self.inner.shared.shard_of_key(key))
     }
 
-    async fn send_all(&self, mut tasks: Vec<Submit>) -> Result<Vec<TaskId>> {
-        if !tasks.is_empty() {
-            let weight = tasks.iter().map(Submit::weight).sum();
-            let mut permits = self.enter(tasks.len(), weight).await?;
-            for task in &mut tasks {
-                task.permit = permits.split(1, task.weight());
-            }
+    async fn send_all(&self, tasks: Vec<Submit>) -> Result<Vec<TaskId>> {
+        let mut message = SubmitAll::new(tasks);
+        if !message.tasks.is_empty() {
+            let weight = message.tasks.iter().map(Submit::weight).sum();
+            message.permit = Some(self.enter(message.tasks.len(), weight).await?);
         }
-        self.inner.dispatcher.send(SubmitAll::new(tasks)).await?
+        self.inner.dispatcher.send(message).await?
     }
 
     /// Stores the tasks of each shard's keys, and those without a key, by themselves.

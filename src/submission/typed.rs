@@ -37,7 +37,7 @@ impl<T: Task> Submission<T> {
         let codec = T::options().codec;
         let arguments = match codec::encode(codec, &args, ENCODE_MAX) {
             Ok(bytes) => Arguments::Encoded { codec, bytes },
-            Err(error) => Arguments::Failed(error),
+            Err(error) => Arguments::Failed(error.into()),
         };
         Submission::with(arguments)
     }
