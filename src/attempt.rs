@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 pub(crate) use crate::cached::CachedInput;
 use crate::clock::Timestamp;
+use crate::codec::Codec;
 use crate::queues::QueueIndex;
 use crate::record::{Counters, Encoded, RetryPolicy, TaskFailure, TaskId};
 use crate::registry::Definition;
@@ -91,10 +92,36 @@ impl fmt::Debug for Attempt {
     }
 }
 
+/// Encoded arguments, until the attempt takes them.
+///
+/// They needn't be kept while it runs. And who reads them is the one to free them: the thread of a
+/// shard would wait for other threads that have the allocator allocate.
+pub(crate) struct EncodedInput {
+    pub(crate) codec: Codec,
+    bytes: Mutex<Option<Arc<[u8]>>>,
+}
+
+impl EncodedInput {
+    /// The bytes, once.
+    pub(crate) fn take(&self) -> Option<Arc<[u8]>> {
+        self.lock().take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<[u8]>>> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<Encoded> for EncodedInput {
+    fn from(Encoded { codec, bytes }: Encoded) -> EncodedInput {
+        EncodedInput { codec, bytes: Mutex::new(Some(bytes)) }
+    }
+}
+
 /// What an attempt is given. Its Debug output shows no values.
 pub(crate) enum Input {
     /// The arguments as they are stored.
-    Encoded(Encoded),
+    Encoded(EncodedInput),
     /// Arguments that are kept in memory; `None` if they were lost.
     Cached(Option<Arc<dyn CachedInput>>),
     /// The result that a durable callback is for.
@@ -104,7 +131,10 @@ pub(crate) enum Input {
 impl fmt::Debug for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Input::Encoded(encoded) => encoded.fmt(f),
+            Input::Encoded(encoded) => match &*encoded.lock() {
+                Some(bytes) => write!(f, "{:?}({} bytes)", encoded.codec, bytes.len()),
+                None => write!(f, "{:?}(taken)", encoded.codec),
+            },
             Input::Cached(Some(_)) => f.write_str("cached"),
             Input::Cached(None) => f.write_str("lost"),
             Input::Parent(result) => write!(f, "result of {}", result.id()),

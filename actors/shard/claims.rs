@@ -184,7 +184,7 @@ impl<S: ShardStore> ShardActor<S> {
         let definition = self.shared.registry.definition(claim.definition).clone();
         let failure = |kind, message: &str| Err(TaskFailure::new(kind, message));
         let input = match claim.input {
-            ClaimInput::Encoded(encoded) => Ok(Input::Encoded(encoded)),
+            ClaimInput::Encoded(encoded) => Ok(Input::Encoded(encoded.into())),
             ClaimInput::Cached => {
                 let cached = self.ledger.cached().get(&claim.id.sequence()).cloned();
                 match cached {

@@ -155,7 +155,10 @@ impl<S: ShardStore> ShardActor<S> {
             drop(redrive.answer.send(Ok(outcome)));
         }
         deliver.items.extend(result.deliver.iter().filter_map(|record| self.item_of(record)));
-        self.hand_out(result.claims, grant, batch.now);
+        let now = batch.now;
+        // attempts are to be the only ones that have their arguments
+        drop(batch);
+        self.hand_out(result.claims, grant, now);
         self.shared.points.pass_in(self.ledger.id, Point::ShardHandedOut);
         self.send_deliveries(deliver.take());
         self.after(context);

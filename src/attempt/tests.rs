@@ -40,7 +40,11 @@ fn waiting_for_a_cancelled_token_ends_at_once() {
 #[test]
 fn an_input_shows_no_values() {
     let bytes = b"CANARY"[..].into();
-    let encoded = Input::Encoded(Encoded { codec: Codec::Json, bytes });
+    let encoded = Input::Encoded(Encoded { codec: Codec::Json, bytes }.into());
     assert_eq!(format!("{encoded:?}"), "Json(6 bytes)");
+    let Input::Encoded(input) = &encoded else { unreachable!() };
+    assert_eq!(input.take().as_deref(), Some(&b"CANARY"[..]));
+    assert_eq!(input.take(), None, "there is one reader");
+    assert_eq!(format!("{encoded:?}"), "Json(taken)");
     assert_eq!(format!("{:?}", Input::Cached(None)), "lost");
 }

@@ -231,8 +231,13 @@ where
 
 fn decode<A: DeserializeOwned>(attempt: &Attempt) -> Result<A, AttemptEnd> {
     match &attempt.input {
-        Input::Encoded(encoded) => codec::decode(encoded.codec, &encoded.bytes)
-            .map_err(|error| failed(FailureKind::Decode, error.to_string())),
+        Input::Encoded(encoded) => {
+            let Some(bytes) = encoded.take() else {
+                return Err(failed(FailureKind::LostArguments, "the arguments were read before"));
+            };
+            codec::decode(encoded.codec, &bytes)
+                .map_err(|error| failed(FailureKind::Decode, error.to_string()))
+        }
         Input::Cached(_) | Input::Parent(_) => {
             Err(failed(FailureKind::LostArguments, "the task was stored without arguments"))
         }

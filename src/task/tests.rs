@@ -107,7 +107,7 @@ fn of<T: Task>(input: Input) -> Arc<Attempt> {
 
 fn encoded<A: Serialize>(codec: Codec, args: A) -> Input {
     let bytes = codec::encode(codec, &args, LIMIT).unwrap();
-    Input::Encoded(Encoded { codec, bytes })
+    Input::Encoded(Encoded { codec, bytes }.into())
 }
 
 fn result_of(output: u32) -> TaskResult {
@@ -202,7 +202,7 @@ fn a_task_can_say_how_it_is_to_be_tried_again() {
 #[test]
 fn bytes_that_do_not_decode_fail_before_the_function_is_called() {
     let bytes = b"\xff"[..].into();
-    let attempt = of::<divide::Task>(Input::Encoded(Encoded { codec: Codec::Json, bytes }));
+    let attempt = of::<divide::Task>(Input::Encoded(Encoded { codec: Codec::Json, bytes }.into()));
     let Run::Ended(end) = start(&attempt, DataMap::default(), LIMIT) else {
         panic!("it was started");
     };
@@ -212,7 +212,7 @@ fn bytes_that_do_not_decode_fail_before_the_function_is_called() {
 #[test]
 fn a_blocking_function_decodes_on_its_own_thread() {
     let bytes = b"\xff"[..].into();
-    let attempt = of::<repeat::Task>(Input::Encoded(Encoded { codec: Codec::Json, bytes }));
+    let attempt = of::<repeat::Task>(Input::Encoded(Encoded { codec: Codec::Json, bytes }.into()));
     let Run::Blocking(function) = start(&attempt, DataMap::default(), LIMIT) else {
         panic!("it isn't blocking");
     };
@@ -222,9 +222,9 @@ fn a_blocking_function_decodes_on_its_own_thread() {
 
 #[test]
 fn a_result_over_the_limit_fails_and_one_at_it_does_not() {
-    let attempt = of::<repeat::Task>(encoded(Codec::Json, 98));
-    assert_eq!(output(run_with(&attempt, DataMap::default(), 100)).bytes.len(), 100);
-    let (kind, message, _) = failure(run_with(&attempt, DataMap::default(), 99));
+    let attempt = || of::<repeat::Task>(encoded(Codec::Json, 98));
+    assert_eq!(output(run_with(&attempt(), DataMap::default(), 100)).bytes.len(), 100);
+    let (kind, message, _) = failure(run_with(&attempt(), DataMap::default(), 99));
     assert_eq!(kind, FailureKind::ResultTooLarge);
     assert!(message.contains("99"), "{message}");
 }
@@ -270,9 +270,9 @@ fn a_task_never_runs_with_arguments_that_are_not_its_own() {
 fn data_is_one_value_for_all_attempts() {
     let mut data = DataMap::default();
     data.insert(AtomicU32::new(5));
-    let attempt = of::<counted::Task>(encoded(Codec::Json, 2));
-    output(run_with(&attempt, data.clone(), LIMIT));
-    assert_eq!(&*output(run_with(&attempt, data, LIMIT)).bytes, b"9");
+    let attempt = || of::<counted::Task>(encoded(Codec::Json, 2));
+    output(run_with(&attempt(), data.clone(), LIMIT));
+    assert_eq!(&*output(run_with(&attempt(), data, LIMIT)).bytes, b"9");
 }
 
 #[test]
