@@ -10,6 +10,7 @@ mod reads;
 mod refused;
 mod supervised;
 mod unsent;
+mod upkeep;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -26,9 +27,9 @@ use super::outbox::Parcel;
 use super::supervision::ChildEnd;
 use super::system::Shared;
 use crate::clock::Timestamp;
-use crate::error::{Error, StoreError, StoreErrorKind};
+use crate::error::{Error, StoreError};
 use crate::load::{Commits, Smoothed};
-use crate::proof::{self, Point, Safeguard};
+use crate::proof::{self, Point};
 use crate::store::ShardStore;
 
 pub(crate) use supervised::{ShardChild, open};
@@ -36,9 +37,6 @@ pub(crate) use supervised::{ShardChild, open};
 /// The longest that a shard sleeps while something waits for its time: so that a suspend or a step
 /// of the clock is noticed.
 const NAP_MAX: Duration = Duration::from_secs(60);
-
-/// How often a shard that has always something to do takes a step of maintenance.
-const MAINTAIN_EVERY: Duration = Duration::from_millis(50);
 
 /// A batch of this many items is large enough not to wait for more, and one waits for no fewer than
 /// this many that are under way.
@@ -245,51 +243,6 @@ impl<S: ShardStore> ShardActor<S> {
             context.address().do_send(Wake);
         };
         self.timer = Some(context.run_later(nap, wake));
-    }
-
-    /// The time that maintenance goes by: a wall clock that jumped ahead doesn't count until the
-    /// queue has been up for as long.
-    fn confirmed_now(&self) -> Timestamp {
-        let now = self.shared.clock.now();
-        if !proof::stands(Safeguard::ConfirmedTime) {
-            return now;
-        }
-        self.shared.start.confirm(now)
-    }
-
-    fn is_maintenance_due(&self) -> bool {
-        self.confirmed_now() >= self.maintain_at
-    }
-
-    /// Lets the store remove what has been kept long enough.
-    fn maintain(&mut self, context: &mut Context<Self>) {
-        self.shared.restore_ballast();
-        self.maintained = tokio::time::Instant::now();
-        self.ledger.sweeps.fetch_add(1, Ordering::Relaxed);
-        let now = self.confirmed_now();
-        self.with_store(
-            context,
-            move |mut store| async move {
-                let maintained = store.maintain(now).await;
-                (store, maintained)
-            },
-            move |actor, maintained, context| {
-                let later = actor.shared.settings.retention.sweep;
-                let failed = maintained.as_ref().err().map(StoreError::kind);
-                actor.maintain_at = match maintained {
-                    Ok(maintained) => maintained.again_at.unwrap_or(now.saturating_add(later)),
-                    Err(error) => {
-                        tracing::warn!(shard = %actor.ledger.id, %error, "cannot remove old tasks");
-                        now.saturating_add(later)
-                    }
-                };
-                if failed == Some(StoreErrorKind::Io) {
-                    actor.give_up_file(context);
-                } else {
-                    actor.set_timer(context);
-                }
-            },
-        );
     }
 }
 

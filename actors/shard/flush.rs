@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::collect::InFlight;
 use super::unsent::Unsent;
-use super::{Asked, Inbox, MAINTAIN_EVERY, ShardActor};
+use super::{Asked, Inbox, ShardActor};
 use crate::actors::incoming::Incoming;
 use crate::actors::ledger::{DeliverBatch, DeliverItem, ResultsWeight};
 use crate::actors::messages::{Answered, Deliver, Wake, Watch};
@@ -312,11 +312,7 @@ impl<S: ShardStore> ShardActor<S> {
         let deliver = outlook.undelivered && self.delivery_credits(0) > 0;
         let again = deliver || !self.inbox.asked.is_empty() || !self.inbox.finishes.is_empty();
         self.look_again(&runnable, again, context);
-        if self.is_maintenance_due() && self.maintained.elapsed() >= MAINTAIN_EVERY {
-            self.maintain(context);
-        } else {
-            self.set_timer(context);
-        }
+        self.maintain_or_rest(context);
     }
 }
 

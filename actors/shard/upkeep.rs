@@ -1,0 +1,72 @@
+//! What a shard does for its file beside batches.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix::Context;
+
+use super::ShardActor;
+use crate::clock::Timestamp;
+use crate::error::{StoreError, StoreErrorKind};
+use crate::proof::{self, Safeguard};
+use crate::store::ShardStore;
+
+/// How often a shard that has always something to do takes a step of maintenance.
+const MAINTAIN_EVERY: Duration = Duration::from_millis(50);
+
+impl<S: ShardStore> ShardActor<S> {
+    /// The time that maintenance goes by: a wall clock that jumped ahead doesn't count until the
+    /// queue has been up for as long.
+    pub(super) fn confirmed_now(&self) -> Timestamp {
+        let now = self.shared.clock.now();
+        if !proof::stands(Safeguard::ConfirmedTime) {
+            return now;
+        }
+        self.shared.start.confirm(now)
+    }
+
+    pub(super) fn is_maintenance_due(&self) -> bool {
+        self.confirmed_now() >= self.maintain_at
+    }
+
+    /// Lets the store remove what has been kept long enough.
+    pub(super) fn maintain(&mut self, context: &mut Context<Self>) {
+        self.shared.restore_ballast();
+        self.maintained = tokio::time::Instant::now();
+        self.ledger.sweeps.fetch_add(1, Ordering::Relaxed);
+        let now = self.confirmed_now();
+        self.with_store(
+            context,
+            move |mut store| async move {
+                let maintained = store.maintain(now).await;
+                (store, maintained)
+            },
+            move |actor, maintained, context| {
+                let later = actor.shared.settings.retention.sweep;
+                let failed = maintained.as_ref().err().map(StoreError::kind);
+                actor.maintain_at = match maintained {
+                    Ok(maintained) => maintained.again_at.unwrap_or(now.saturating_add(later)),
+                    Err(error) => {
+                        tracing::warn!(shard = %actor.ledger.id, %error, "cannot remove old tasks");
+                        now.saturating_add(later)
+                    }
+                };
+                if failed == Some(StoreErrorKind::Io) {
+                    actor.give_up_file(context);
+                } else {
+                    actor.set_timer(context);
+                }
+            },
+        );
+    }
+
+    /// Takes a step of maintenance if one is due, else sees to it that it wakes up when there is
+    /// something to do.
+    pub(super) fn maintain_or_rest(&mut self, context: &mut Context<Self>) {
+        if self.is_maintenance_due() && self.maintained.elapsed() >= MAINTAIN_EVERY {
+            self.maintain(context);
+        } else {
+            self.set_timer(context);
+        }
+    }
+}
