@@ -312,7 +312,11 @@ impl<S: ShardStore> ShardActor<S> {
         let deliver = outlook.undelivered && self.delivery_credits(0) > 0;
         let again = deliver || !self.inbox.asked.is_empty() || !self.inbox.finishes.is_empty();
         self.look_again(&runnable, again, context);
-        self.maintain_or_rest(context);
+        if outlook.log_is_long {
+            self.checkpoint(context);
+        } else {
+            self.maintain_or_rest(context);
+        }
     }
 }
 

@@ -60,6 +60,35 @@ impl<S: ShardStore> ShardActor<S> {
         );
     }
 
+    /// Has the log copied back to the file: after a batch has been answered and handed out, so that
+    /// nobody who waits for it waits for this, and workers have something to do meanwhile.
+    pub(super) fn checkpoint(&mut self, context: &mut Context<Self>) {
+        // for routing it is as a commit: what is sent here waits for its end
+        self.ledger.gauges.commit_begins();
+        self.with_store(
+            context,
+            |mut store| async move {
+                let copied = store.checkpoint().await;
+                (store, copied)
+            },
+            |actor, copied, context| {
+                actor.ledger.gauges.commit_is_over();
+                match copied {
+                    Err(error) if error.kind() == StoreErrorKind::Io => {
+                        tracing::error!(shard = %actor.ledger.id, %error, "a checkpoint failed");
+                        actor.give_up_file(context);
+                    }
+                    // the log goes on growing, and each commit has it tried again
+                    Err(error) => {
+                        tracing::debug!(shard = %actor.ledger.id, %error, "a checkpoint failed");
+                        actor.maintain_or_rest(context);
+                    }
+                    Ok(()) => actor.maintain_or_rest(context),
+                }
+            },
+        );
+    }
+
     /// Takes a step of maintenance if one is due, else sees to it that it wakes up when there is
     /// something to do.
     pub(super) fn maintain_or_rest(&mut self, context: &mut Context<Self>) {

@@ -14,7 +14,7 @@ use crate::error::{StoreError, StoreErrorKind};
 /// The size of a database page, in bytes.
 pub(crate) const PAGE_BYTES: u32 = 4096;
 
-/// The most pages that the log may have before a commit checkpoints: 16 MiB.
+/// The most pages that the log may have before a checkpoint is due: 16 MiB.
 const AUTOCHECKPOINT_PAGES: u64 = 4000;
 
 /// The largest value that SQLite accepts as a length limit.

@@ -18,6 +18,7 @@ mod in_hand;
 mod kinds;
 mod lane;
 mod lock;
+mod log;
 mod maintain;
 mod manifest;
 mod migrate;
@@ -282,6 +283,8 @@ pub(crate) struct Outlook {
     pub(crate) row_writes: u64,
     /// How many transactions that wrote something were committed since the store was opened.
     pub(crate) commits: u64,
+    /// Whether the log is long enough to be copied back.
+    pub(crate) log_is_long: bool,
 }
 
 /// What of a named queue could run now, as far as a store knows without looking.
@@ -398,6 +401,9 @@ pub(crate) trait ShardStore: Unpin + 'static {
 
     /// Removes a bounded number of records whose time is over.
     fn maintain(&mut self, now: Timestamp) -> impl Future<Output = Result<Maintained, StoreError>>;
+
+    /// Copies the log back to the file: what its owner does when the outlook says that the log is long.
+    fn checkpoint(&mut self) -> impl Future<Output = Result<(), StoreError>>;
 
     /// Copies the shard to `file` while it is in use.
     fn backup(&mut self, file: &std::path::Path) -> impl Future<Output = Result<(), StoreError>>;

@@ -10,6 +10,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use super::fault::store_error;
 use super::in_hand::InHand;
 use super::kinds::{KindId, Kinds};
+use super::log::Log;
 use super::maintain::Sweep;
 use super::open::{self, FileGuard, OpenKind, OpenedShard};
 use super::windows::Windows;
@@ -104,6 +105,7 @@ pub(crate) struct SqliteStore {
     /// Transactions that wrote something, since the file was opened. At `FULL` each is one sync of
     /// the log.
     pub(super) commits: u64,
+    log: Log,
     guard: Guard,
     pub(super) options: StoreOptions,
 }
@@ -116,6 +118,7 @@ impl SqliteStore {
         options: StoreOptions,
     ) -> Result<Self, StoreError> {
         let OpenedShard { created, was_clean, .. } = opened;
+        let mut connection = opened.connection;
         tracing::debug!(%shard, created, was_clean, epoch = opened.epoch, "shard opened");
         let mut store = SqliteStore {
             shard,
@@ -123,7 +126,7 @@ impl SqliteStore {
             reserved: opened.reserved,
             kinds: Kinds::default(),
             windows: Windows::new(options.window),
-            in_hand: InHand::read(&opened.connection)?,
+            in_hand: InHand::read(&connection)?,
             suspects: BTreeMap::new(),
             passed: BTreeSet::new(),
             next_due: None,
@@ -131,8 +134,9 @@ impl SqliteStore {
             not_started: 0,
             sweep: Sweep::default(),
             commits: 0,
+            log: Log::watch(&mut connection)?,
             guard: Guard { file: opened.guard, looked: Instant::now() },
-            connection: opened.connection,
+            connection,
             options,
         };
         store.connection.set_prepared_statement_cache_capacity(64);
@@ -299,6 +303,11 @@ impl ShardStore for SqliteStore {
         self.sweep_some(now).map_err(store_error)
     }
 
+    async fn checkpoint(&mut self) -> Result<(), StoreError> {
+        self.guard.look()?;
+        self.log.copy_back(&self.connection)
+    }
+
     async fn backup(&mut self, file: &Path) -> Result<(), StoreError> {
         super::backup::backup_shard(&self.connection, file)
     }
@@ -311,6 +320,7 @@ impl ShardStore for SqliteStore {
             next: self.next,
             row_writes: self.connection.total_changes(),
             commits: self.commits,
+            log_is_long: self.log.is_long(),
         }
     }
 

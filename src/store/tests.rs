@@ -100,6 +100,7 @@ fn finished(claim: &Claim) -> Settlement {
     }
 }
 
+mod checkpoints;
 mod constraints;
 mod lanes;
 mod lists;
