@@ -27,7 +27,7 @@ use super::outbox::Parcel;
 use super::supervision::ChildEnd;
 use super::system::Shared;
 use crate::clock::Timestamp;
-use crate::error::{Error, StoreError};
+use crate::error::{Error, StoreError, StoreErrorKind};
 use crate::load::{Commits, Smoothed};
 use crate::proof::{self, Point};
 use crate::store::ShardStore;
@@ -80,6 +80,8 @@ pub(crate) struct ShardActor<S: ShardStore> {
     maintain_at: Timestamp,
     /// When a step of maintenance began last.
     maintained: tokio::time::Instant,
+    /// Why the last checkpoint failed, if it did and the file wasn't given up for it.
+    checkpoint_fails: Option<StoreErrorKind>,
     end: Rc<Cell<ChildEnd>>,
 }
 
@@ -160,6 +162,7 @@ impl<S: ShardStore> ShardActor<S> {
             timer: None,
             maintain_at: now,
             maintained: tokio::time::Instant::now(),
+            checkpoint_fails: None,
             end,
         };
         // before anybody can submit
@@ -176,7 +179,14 @@ impl<S: ShardStore> ShardActor<S> {
     fn arm(&mut self, context: &mut Context<Self>) {
         if self.inbox.asked.incoming.len() >= self.shared.settings.limits.batch {
             self.flush(context);
-        } else if !self.armed {
+        } else {
+            self.arm_later(context);
+        }
+    }
+
+    /// The same, but never at once: what a batch leaves to be done for its file comes first.
+    fn arm_later(&mut self, context: &mut Context<Self>) {
+        if !self.armed {
             self.armed = true;
             context.address().do_send(Wake);
         }
@@ -197,7 +207,8 @@ impl<S: ShardStore> ShardActor<S> {
         let on_the_way = self.ledger.gauges.incoming.load(Ordering::Acquire)
             + attempts
             + self.ledger.results_on_their_way();
-        if here >= GATHER || on_the_way < here + GATHER_FROM {
+        if here >= GATHER.min(self.shared.settings.limits.batch) || on_the_way < here + GATHER_FROM
+        {
             return false;
         }
         let since = *self.gathering.get_or_insert_with(tokio::time::Instant::now);

@@ -44,7 +44,7 @@ pub(crate) struct Permit {
     more: Option<Box<More>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct More {
     room: Option<OwnedSemaphorePermit>,
     /// Until they are among the stored tasks, they count as coming.

@@ -250,10 +250,9 @@ impl Sink {
 impl Drop for Sink {
     fn drop(&mut self) {
         let mut bytes = std::mem::take(&mut self.bytes);
-        if bytes.capacity() <= SCRATCH_MAX {
-            bytes.clear();
-            let _kept = SCRATCH.try_with(|scratch| scratch.set(bytes));
-        }
+        bytes.clear();
+        bytes.shrink_to(SCRATCH_MAX);
+        let _kept = SCRATCH.try_with(|scratch| scratch.set(bytes));
     }
 }
 

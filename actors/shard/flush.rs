@@ -287,7 +287,7 @@ impl<S: ShardStore> ShardActor<S> {
             false => MayClaim::WhenWoken,
         };
         if again || claims == MayClaim::Now {
-            self.arm(context);
+            self.arm_later(context);
         } else if claims == MayClaim::Soon && !self.looks_soon {
             self.looks_soon = true;
             context.run_later(KEPT_FOR, |actor, context| {

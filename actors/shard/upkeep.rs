@@ -51,8 +51,11 @@ impl<S: ShardStore> ShardActor<S> {
                         now.saturating_add(later)
                     }
                 };
+                let log_is_long = actor.store.as_ref().is_some_and(|of| of.outlook().log_is_long);
                 if failed == Some(StoreErrorKind::Io) {
                     actor.give_up_file(context);
+                } else if log_is_long {
+                    actor.checkpoint(context);
                 } else {
                     actor.set_timer(context);
                 }
@@ -61,32 +64,48 @@ impl<S: ShardStore> ShardActor<S> {
     }
 
     /// Has the log copied back to the file: after a batch has been answered and handed out, so that
-    /// nobody who waits for it waits for this, and workers have something to do meanwhile.
+    /// nobody who waits for that one waits for this, and workers have something to do meanwhile.
     pub(super) fn checkpoint(&mut self, context: &mut Context<Self>) {
-        // for routing it is as a commit: what is sent here waits for its end
+        if self.store.is_none() {
+            return;
+        }
+        // who ends the queue waits for it, and what is sent here will wait for it as for a commit
+        self.ledger.flush_begins();
         self.ledger.gauges.commit_begins();
         self.with_store(
             context,
             |mut store| async move {
+                proof::dawdle().await;
                 let copied = store.checkpoint().await;
                 (store, copied)
             },
             |actor, copied, context| {
                 actor.ledger.gauges.commit_is_over();
+                actor.ledger.flush_is_over();
                 match copied {
                     Err(error) if error.kind() == StoreErrorKind::Io => {
                         tracing::error!(shard = %actor.ledger.id, %error, "a checkpoint failed");
                         actor.give_up_file(context);
                     }
-                    // the log goes on growing, and each commit has it tried again
-                    Err(error) => {
-                        tracing::debug!(shard = %actor.ledger.id, %error, "a checkpoint failed");
+                    copied => {
+                        actor.say_if_new(copied.err());
                         actor.maintain_or_rest(context);
                     }
-                    Ok(()) => actor.maintain_or_rest(context),
                 }
+                actor.shared.moved();
             },
         );
+    }
+
+    /// Says why the log goes on growing: once, because each commit has it tried again.
+    fn say_if_new(&mut self, failed: Option<StoreError>) {
+        let kind = failed.as_ref().map(StoreError::kind);
+        if let Some(error) = failed
+            && self.checkpoint_fails != kind
+        {
+            tracing::warn!(shard = %self.ledger.id, %error, "a checkpoint failed");
+        }
+        self.checkpoint_fails = kind;
     }
 
     /// Takes a step of maintenance if one is due, else sees to it that it wakes up when there is

@@ -36,8 +36,8 @@ pub struct Storage {
     pub allow_network_filesystem: bool,
     /// Whether each file is checked at the first open after an unclean end.
     pub quick_check: bool,
-    /// How large a shard's write-ahead log grows before it is folded back: 1 MiB to 16 GiB,
-    /// in bytes.
+    /// How large a shard's write-ahead log may stay: 1 MiB to 16 GiB, in bytes. It is copied back to
+    /// the file from a quarter of this on, at the latest from 16 MiB on.
     #[serde(with = "units::bytes")]
     pub wal_limit: u64,
     /// The page cache of each shard: 1 MiB to 64 GiB, in bytes.

@@ -14,7 +14,8 @@ use crate::error::{StoreError, StoreErrorKind};
 /// The size of a database page, in bytes.
 pub(crate) const PAGE_BYTES: u32 = 4096;
 
-/// The most pages that the log may have before a checkpoint is due: 16 MiB.
+/// The most pages that the log has before a checkpoint is due, where a quarter of its limit isn't less:
+/// 16 MiB.
 const AUTOCHECKPOINT_PAGES: u64 = 4000;
 
 /// The largest value that SQLite accepts as a length limit.
@@ -54,7 +55,7 @@ fn settings(options: &OpenOptions) -> Vec<Setting> {
         ),
         setting("journal_mode", "wal".to_owned(), "one sync per commit, readers never wait"),
         setting("synchronous", synchronous, "NORMAL loses acknowledged tasks in a power cut"),
-        setting("wal_autocheckpoint", number(autocheckpoint), "a quarter of the limit, or 16 MiB"),
+        setting("wal_autocheckpoint", number(autocheckpoint), "`log.rs` reads it and takes over"),
         setting(
             "journal_size_limit",
             number(options.wal_limit_bytes),

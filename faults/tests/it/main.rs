@@ -2,6 +2,7 @@
 //! run side by side.
 #![expect(clippy::unwrap_used, reason = "a test fails where its helper does")]
 
+mod checkpoints;
 mod ends;
 mod full_disk;
 mod panics;

@@ -24,6 +24,9 @@ const SUBMITTERS: usize = 2_048;
 const BULK: usize = 256;
 const BULKS: usize = 8;
 
+/// How many tasks wait at once in all: more would be refused where they are sent.
+const TASKS: usize = 4_096;
+
 /// How many tasks of the history are submitted at once.
 const FILL: usize = 1_024;
 
@@ -107,6 +110,11 @@ impl Ours {
         Ok(())
     }
 
+    /// How many bulks wait at once.
+    fn bulks(&self) -> usize {
+        (self.files * BULKS).min(TASKS / BULK)
+    }
+
     /// How many tasks are over, and the delivery of their results, if there is one.
     async fn over(&self) -> Result<u64, AnyError> {
         let counts = self.queue.counts().await?;
@@ -146,7 +154,8 @@ impl Peer for Ours {
     /// runtime's own tasks cost the thread that answers a system call each.
     async fn submit_each(&self, tasks: Range<usize>) -> Result<(), AnyError> {
         let left = Rc::new(RefCell::new(tasks));
-        let submitters = 0..self.order.submitters.unwrap_or(self.files * SUBMITTERS);
+        let submitters =
+            0..self.order.submitters.unwrap_or((self.files * SUBMITTERS).min(TASKS)).max(1);
         let submitters: Vec<_> = submitters
             .map(|_| {
                 let (left, dispatcher) = (left.clone(), self.queue.dispatcher());
@@ -165,7 +174,7 @@ impl Peer for Ours {
 
     async fn submit_bulk(&self, tasks: Range<usize>) -> Result<(), AnyError> {
         let dispatcher = self.queue.dispatcher();
-        let window = Arc::new(Semaphore::new(self.files * BULKS));
+        let window = Arc::new(Semaphore::new(self.bulks()));
         for first in tasks.clone().step_by(BULK) {
             let permit = window.clone().acquire_owned().await?;
             let some = first..(first + BULK).min(tasks.end);
@@ -178,7 +187,7 @@ impl Peer for Ours {
             });
         }
         // all are answered
-        drop(window.acquire_many(u32::try_from(self.files * BULKS)?).await?);
+        drop(window.acquire_many(u32::try_from(self.bulks())?).await?);
         Ok(())
     }
 
