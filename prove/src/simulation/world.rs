@@ -30,6 +30,9 @@ enum End {
     /// There was none: the start failed.
     NoStart,
     Shutdown,
+    /// A shutdown that couldn't close all files in order: what their shards couldn't store is gone, as
+    /// after a crash.
+    Unclosed,
     /// All steps are done, and nothing is left to do.
     Over,
 }
@@ -149,6 +152,10 @@ impl World {
                     self.known.crash();
                 }
                 End::Shutdown => self.restarts += 1,
+                End::Unclosed => {
+                    self.restarts += 1;
+                    self.known.crash();
+                }
                 End::Over => return self.known.check(),
             }
         }
@@ -191,8 +198,10 @@ impl World {
             }
         }
         self.drain(&client).await?;
-        self.shut_down(client, HOUR).await?;
-        Ok(End::Over)
+        match self.shut_down(client, HOUR).await? {
+            End::Shutdown => Ok(End::Over),
+            end => Err(Failure::new("stuck", format!("the last life ended as {end:?}"))),
+        }
     }
 
     async fn step(&mut self, client: &Client) -> Result<Option<End>, Failure> {
@@ -240,8 +249,7 @@ impl World {
             }
             632..640 => {
                 let deadline = Duration::from_millis(self.random.u64(..5_000));
-                self.shut_down(client, deadline).await?;
-                return Ok(Some(End::Shutdown));
+                return self.shut_down(client, deadline).await.map(Some);
             }
             640..645 => self.open_again().await?,
             645..900 => sleep(Duration::from_millis(self.random.u64(..100))).await,
@@ -338,13 +346,13 @@ impl World {
         }
     }
 
-    async fn shut_down(&mut self, client: Client, deadline: Duration) -> Result<(), Failure> {
+    async fn shut_down(&mut self, client: Client, deadline: Duration) -> Result<End, Failure> {
         let report = client.queue.shutdown(deadline).await.map_err(harness)?;
         self.known.trace(("shut down", &report));
         if self.known.running() > 0 {
             return Err(Failure::new("stuck", format!("attempts go on after {report:?}")));
         }
-        Ok(())
+        Ok(if report.unclosed.is_empty() { End::Shutdown } else { End::Unclosed })
     }
 
     /// Lets time pass and, if nothing was to fail, looks that no task was left waiting.
