@@ -79,12 +79,12 @@ impl Work<'_> {
                 Err(fault) if is_constraint(&fault) => Err(super::fault::store_error(fault)),
                 other => Ok(other?),
             };
-            match (&answer, &task.key) {
-                // nobody waits for one that this shard has no number for
-                (Err(_), Some(key)) if row.state != State::Held && !self.was_never_given(task) => {
-                    orphaned.push(key.clone());
-                }
-                _ => {}
+            // nobody waits for one that this shard has no number for
+            if let (Err(_), Some(key)) = (&answer, &task.key)
+                && row.state != State::Held
+                && !self.was_never_given(task)
+            {
+                orphaned.push(key.clone());
             }
             self.result.submitted.push(answer);
         }
