@@ -7,11 +7,12 @@
 //! What may run, what waits for its time and what waits to be sent is listed in tables of its own. A
 //! task that damage to the file took out of its list would never be found; the sweep comes by.
 
-use rusqlite::{Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Row, params};
 
 use super::changes::Arrival;
 use super::kinds::KindId;
 use super::sqlite::SqliteStore;
+use super::transaction::Transaction;
 use super::work::Work;
 use super::{Batch, Maintained, row};
 use crate::clock::Timestamp;
@@ -89,11 +90,10 @@ impl SqliteStore {
         let (seen, purged) = (found.seen, found.expired.len());
         if purged + found.unlisted() > 0 {
             let batch = Batch { now, ..Batch::default() };
-            let begun =
-                Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+            let begun = Transaction::begin(&self.connection)?;
             let mut work = Work::new(self, &batch);
             {
-                let mut remove = begun.prepare_cached(REMOVE)?;
+                let mut remove = self.connection.prepare_cached(REMOVE)?;
                 for (sequence, status) in &found.expired {
                     if remove.execute([sequence])? == 1 {
                         work.changes.tally.remove(*status);

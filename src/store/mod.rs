@@ -30,6 +30,7 @@ mod row;
 mod settle;
 mod sqlite;
 mod submit;
+mod transaction;
 mod window;
 mod windows;
 mod work;

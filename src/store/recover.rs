@@ -1,6 +1,6 @@
 //! What an open does with what was under way.
 
-use rusqlite::{OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::OptionalExtension;
 
 use super::changes::Changes;
 use super::delivery::Closing;
@@ -8,6 +8,7 @@ use super::fault::store_error;
 use super::kinds::KindId;
 use super::row::{self, Details, Targets};
 use super::sqlite::SqliteStore;
+use super::transaction::Transaction;
 use super::work::Work;
 use super::{Batch, ClaimBudget, Memory, Recovered, Settlement};
 use crate::clock::Timestamp;
@@ -178,7 +179,7 @@ impl SqliteStore {
         batch: &Batch,
         decide: impl FnOnce(&mut Work<'_>) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<Changes> {
-        let begun = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+        let begun = Transaction::begin(&self.connection)?;
         let mut work = Work::new(self, batch);
         decide(&mut work)?;
         work.write_counts()?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 
 use super::fault::store_error;
 use super::in_hand::InHand;
@@ -13,6 +13,7 @@ use super::kinds::{KindId, Kinds};
 use super::log::Log;
 use super::maintain::Sweep;
 use super::open::{self, FileGuard, OpenKind, OpenedShard};
+use super::transaction::Transaction;
 use super::windows::Windows;
 use super::work::{CALLBACKS_MAX, Work};
 use super::{
@@ -158,7 +159,7 @@ impl SqliteStore {
         self.refill(wanted, &batch.claim.queues)
             .map_err(|fault| BatchError::Refused(store_error(fault)))?;
         let written = self.connection.total_changes();
-        let begun = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate);
+        let begun = Transaction::begin(&self.connection);
         let transaction = begun.map_err(|fault| BatchError::Refused(store_error(fault)))?;
         let mut work = Work::new(self, batch);
         // dropping the transaction rolls it back
