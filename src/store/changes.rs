@@ -5,32 +5,10 @@ use std::collections::BTreeSet;
 use super::in_hand::Handled;
 use super::kinds::{Kind, KindId};
 use super::sqlite::SqliteStore;
+use super::steps::Step;
+use super::tally::Tally;
 use crate::clock::Timestamp;
 use crate::order::Place;
-use crate::record::TaskStatus;
-
-/// How the number of tasks of each status changes, by the status's number.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tally([i64; 9]);
-
-impl Tally {
-    pub(super) fn add(&mut self, status: TaskStatus) {
-        self.0[usize::from(status.code())] += 1;
-    }
-
-    pub(super) fn remove(&mut self, status: TaskStatus) {
-        self.0[usize::from(status.code())] -= 1;
-    }
-
-    /// By how much the tasks of a status have become more.
-    pub(super) fn by(&self, status: TaskStatus) -> i64 {
-        self.0[usize::from(status.code())]
-    }
-
-    pub(super) fn changed(&self) -> impl Iterator<Item = (usize, i64)> + '_ {
-        self.0.iter().copied().enumerate().filter(|(_, by)| *by != 0)
-    }
-}
 
 /// A row that became ready.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +39,8 @@ pub(super) struct Changes {
     pub(super) kinds: Vec<(KindId, Kind)>,
     /// Rows that were taken up or laid down.
     pub(super) handled: Handled,
+    /// What it added to the log of steps.
+    pub(super) step: Option<Step>,
 }
 
 impl Changes {
@@ -95,10 +75,11 @@ impl SqliteStore {
                 self.suspects.insert(place, kind);
             }
         }
-        self.in_hand.adopt(changes.handled);
+        self.standing.in_hand.adopt(changes.handled);
+        if let Some(step) = changes.step {
+            self.standing.adopt(step);
+        }
         self.undelivered = self.undelivered.saturating_add_signed(changes.undelivered);
-        let not_started = changes.tally.by(TaskStatus::NotStarted);
-        self.not_started = self.not_started.saturating_add_signed(not_started);
         if let Some(due) = changes.waits {
             self.next_due = Some(self.next_due.map_or(due, |earlier| earlier.min(due)));
         }

@@ -72,7 +72,7 @@ impl Work<'_> {
         dead: Option<DeadReason>,
     ) -> rusqlite::Result<()> {
         if let Closing::Memory { claim_no } = which
-            && self.store.in_hand.sent(sequence) == Some(claim_no)
+            && self.store.standing.in_hand.sent(sequence) == Some(claim_no)
         {
             return self.close_sent(sequence, dead);
         }
@@ -121,7 +121,7 @@ impl Work<'_> {
         reason: Option<DeadReason>,
     ) -> Delivery {
         let handled = &self.changes.handled;
-        let sent = match self.store.in_hand.sent(sequence) {
+        let sent = match self.store.standing.in_hand.sent(sequence) {
             Some(_) => !handled.unsent.contains(&sequence),
             None => handled.sent.iter().any(|(row, _)| *row == sequence),
         };
@@ -250,7 +250,7 @@ impl SqliteStore {
         code: u8,
         reason: Option<DeadReason>,
     ) -> Delivery {
-        presumed(row::delivery(code, reason), self.in_hand.sent(sequence).is_some())
+        presumed(row::delivery(code, reason), self.standing.in_hand.sent(sequence).is_some())
     }
 
     fn open_delivery_of(&self, sequence: u64) -> rusqlite::Result<Option<OpenDelivery>> {

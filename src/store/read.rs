@@ -8,7 +8,7 @@ use super::sqlite::SqliteStore;
 use super::{ListFilter, ListPage, Lookup};
 use crate::clock::Timestamp;
 use crate::lifecycle;
-use crate::record::{TaskId, TaskRecord, TaskStatus};
+use crate::record::{TaskId, TaskRecord};
 
 /// How many rows one page of a list looks at, at most.
 const LIST_SCAN: usize = 10_000;
@@ -25,8 +25,6 @@ pub(super) const LIST: &str =
 
 /// Served by the primary key.
 pub(super) const NEXT_DUE: &str = "select at from due order by at limit 1";
-
-const TALLY: &str = "select status, tasks from tally";
 
 impl SqliteStore {
     pub(super) fn read_next_due(&mut self) -> rusqlite::Result<()> {
@@ -80,26 +78,5 @@ impl SqliteStore {
         let status = lifecycle::status(row::state(row.get(2)?), &delivery);
         Ok(filter.status.is_none_or(|wanted| wanted == status)
             && filter.name.as_ref().is_none_or(|wanted| kind.is_some_and(|of| of.name == *wanted)))
-    }
-
-    /// From the tally: nothing is scanned.
-    pub(super) fn read_not_started(&mut self) -> rusqlite::Result<()> {
-        let counts = self.read_tally()?;
-        let mut counts = counts.iter().filter(|(status, _)| *status == TaskStatus::NotStarted);
-        self.not_started = counts.next().map_or(0, |(_, tasks)| *tasks);
-        Ok(())
-    }
-
-    pub(super) fn read_tally(&self) -> rusqlite::Result<Vec<(TaskStatus, u64)>> {
-        let mut select = self.connection.prepare_cached(TALLY)?;
-        let rows = select.query_map([], |row| Ok((row.get::<_, u8>(0)?, row.get::<_, i64>(1)?)))?;
-        let mut counts = Vec::new();
-        for row in rows {
-            let (code, tasks) = row?;
-            if let Some(status) = TaskStatus::from_code(code) {
-                counts.push((status, u64::try_from(tasks).unwrap_or(0)));
-            }
-        }
-        Ok(counts)
     }
 }

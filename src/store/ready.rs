@@ -94,7 +94,7 @@ impl Work<'_> {
     /// head has passed.
     pub(super) fn write_ready(&mut self) -> rusqlite::Result<()> {
         // first: what became ready now can stand before that head
-        if self.changes.tally.changed().next().is_some() {
+        if self.changes.tally.is_changed() {
             self.changes.cleaned = self.store.passed.clone();
             for kind in &self.changes.cleaned {
                 let Some(head) = self.store.head_of(*kind) else { continue };

@@ -87,9 +87,7 @@ impl SqliteStore {
         })?;
         recovered.subscribers_gone += self.end_pending(now).map_err(store_error)?;
         // what is under way now is under way to durable callbacks
-        let counts = self.read_tally().map_err(store_error)?;
-        let open = counts.iter().find(|(status, _)| *status == TaskStatus::Callbacking);
-        recovered.callbacks = open.map_or(0, |(_, tasks)| *tasks);
+        recovered.callbacks = self.standing.counts.get(TaskStatus::Callbacking);
         recovered.unregistered = self.count_unregistered().map_err(store_error)?;
         self.count_undelivered().map_err(store_error)?;
         Ok(recovered)
@@ -133,11 +131,11 @@ impl SqliteStore {
         now: Timestamp,
         mut decide: impl FnMut(&mut Work<'_>, &Live) -> rusqlite::Result<()>,
     ) -> Result<(), StoreError> {
-        for step in self.in_hand.sorted().chunks(STEP) {
+        for step in self.standing.in_hand.sorted().chunks(STEP) {
             let step = self.live(step).map_err(store_error)?;
             for live in step.iter().filter(|live| live.sent) {
                 let settlement = &live.settlement;
-                self.in_hand.found_sent(settlement.id.sequence(), settlement.claim_no);
+                self.standing.in_hand.found_sent(settlement.id.sequence(), settlement.claim_no);
             }
             let ends = step.iter().map(|live| live.settlement.callbacks.as_ref());
             let numbers = self.numbers_for_ends(ends);

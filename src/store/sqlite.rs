@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::fault::store_error;
-use super::in_hand::InHand;
 use super::kinds::{KindId, Kinds};
 use super::log::Log;
 use super::maintain::Sweep;
 use super::open::{self, FileGuard, OpenKind, OpenedShard};
+use super::steps::Standing;
 use super::transaction::Transaction;
 use super::windows::Windows;
 use super::work::{CALLBACKS_MAX, Work};
@@ -97,11 +97,9 @@ pub(crate) struct SqliteStore {
     pub(super) suspects: BTreeMap<Place, KindId>,
     /// The kinds whose head has moved on since its stretches were last cleaned up.
     pub(super) passed: BTreeSet<KindId>,
-    pub(super) in_hand: InHand,
+    pub(super) standing: Standing,
     pub(super) next_due: Option<Timestamp>,
     pub(super) undelivered: u64,
-    /// Tasks that haven't started.
-    pub(super) not_started: u64,
     pub(super) sweep: Sweep,
     /// Transactions that wrote something, since the file was opened. At `FULL` each is one sync of
     /// the log.
@@ -127,12 +125,11 @@ impl SqliteStore {
             reserved: opened.reserved,
             kinds: Kinds::default(),
             windows: Windows::new(options.window),
-            in_hand: InHand::read(&connection)?,
+            standing: Standing::read(&connection)?,
             suspects: BTreeMap::new(),
             passed: BTreeSet::new(),
             next_due: None,
             undelivered: 0,
-            not_started: 0,
             sweep: Sweep::default(),
             commits: 0,
             log: Log::watch(&mut connection)?,
@@ -143,7 +140,6 @@ impl SqliteStore {
         store.connection.set_prepared_statement_cache_capacity(64);
         store.load_kinds().map_err(store_error)?;
         store.read_next_due().map_err(store_error)?;
-        store.read_not_started().map_err(store_error)?;
         Ok(store)
     }
 
@@ -293,7 +289,8 @@ impl ShardStore for SqliteStore {
     }
 
     async fn counts(&mut self) -> Result<Vec<(TaskStatus, u64)>, StoreError> {
-        self.read_tally().map_err(store_error)
+        let counts = self.standing.counts;
+        Ok(counts.all().filter(|(_, tasks)| *tasks > 0).collect())
     }
 
     async fn slots_in_use(&mut self) -> Result<Vec<u16>, StoreError> {
@@ -317,7 +314,8 @@ impl ShardStore for SqliteStore {
         Outlook {
             next_due: self.next_due,
             undelivered: self.undelivered > 0,
-            not_started: usize::try_from(self.not_started).unwrap_or(usize::MAX),
+            not_started: usize::try_from(self.standing.counts.get(TaskStatus::NotStarted))
+                .unwrap_or(usize::MAX),
             next: self.next,
             row_writes: self.connection.total_changes(),
             commits: self.commits,

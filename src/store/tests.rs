@@ -106,3 +106,4 @@ mod lanes;
 mod lists;
 mod plans;
 mod rows;
+mod steps;

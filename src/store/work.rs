@@ -77,8 +77,7 @@ impl<'a> Work<'a> {
     /// What each transaction writes once: what may run, what is in hand, and the counts.
     pub(super) fn write_counts(&mut self) -> rusqlite::Result<()> {
         self.write_ready()?;
-        self.write_in_hand()?;
-        self.write_tally()
+        self.write_step()
     }
 
     /// What the transaction changes in memory, and its answers.
@@ -121,19 +120,6 @@ impl<'a> Work<'a> {
     /// Whether a subscription in memory waits for results of this definition.
     pub(super) fn is_watched(&self, definition: Option<usize>) -> bool {
         definition.is_some_and(|index| self.batch.watched.get(index).copied().unwrap_or(false))
-    }
-
-    /// Adds the batch's changes of status to the counts on disk.
-    fn write_tally(&mut self) -> rusqlite::Result<()> {
-        const ADD: &str = "update tally set tasks = tasks + ?2 where status = ?1";
-        const FIRST: &str = "insert into tally (status, tasks) values (?1, ?2)";
-        let mut add = self.connection().prepare_cached(ADD)?;
-        for (status, by) in self.changes.tally.changed() {
-            if add.execute((status, by))? == 0 {
-                self.connection().prepare_cached(FIRST)?.execute((status, by))?;
-            }
-        }
-        Ok(())
     }
 }
 

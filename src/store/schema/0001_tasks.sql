@@ -25,19 +25,15 @@ create table kind (
     unique (name, queue, codec)
 ) strict;
 
--- How many tasks have each status (state, or delivery once it began), kept by every transaction.
-create table tally (
-    status  integer primary key,
-    tasks   integer not null check (tasks >= 0)
-) strict;
-
--- Which rows a process has in hand, running or being delivered to memory: what a recovery must look
--- at. A log of sequence numbers, folded into one row now and then: each transaction adds those that
--- it laid down and those that it took up. An index would cost every task two writes.
-create table in_hand (
-    step  integer primary key,
-    laid  blob not null,
-    taken blob not null
+-- What each transaction left, folded into one row now and then. Which rows a process has in hand,
+-- running or being delivered to memory, is what a recovery must look at: each transaction adds the
+-- sequence numbers that it laid down and those that it took up. An index would cost every task two
+-- writes. How many tasks have each status (state, or delivery once it began) the last row says.
+create table step (
+    number  integer primary key,
+    laid    blob not null,
+    taken   blob not null,
+    tally   blob not null
 ) strict;
 
 -- The tasks with an ordering key that haven't ended, in order of submission. The first of each key

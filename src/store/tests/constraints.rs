@@ -74,12 +74,3 @@ fn every_possible_row_is_accepted() {
     assert_eq!(change(&store.connection, "payload = null"), Ok(1), "cached arguments");
     assert_eq!(change(&store.connection, "payload = null, details = '{}'"), Ok(1), "a callback");
 }
-
-#[test]
-fn a_count_is_never_negative() {
-    let mut shard = Shard::new();
-    let store = shard.open();
-    let negative = store.connection.execute("insert into tally values (1, -1)", []);
-    let code = negative.unwrap_err().sqlite_error_code();
-    assert_eq!(code, Some(ErrorCode::ConstraintViolation));
-}

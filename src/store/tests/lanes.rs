@@ -67,7 +67,7 @@ async fn an_id_that_comes_twice_in_a_batch_takes_one_key_only() {
     let id = submit(&mut store, vec![task()]).await[0];
     // given out, and not stored
     store.connection.execute("delete from task", []).unwrap();
-    store.connection.execute("delete from tally", []).unwrap();
+    store.connection.execute("delete from step", []).unwrap();
     store.close().await.unwrap();
     let mut store = shard.open();
     let again = |key| NewTask { id: Some(id), ..keyed(key) };
