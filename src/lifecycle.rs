@@ -3,14 +3,14 @@
 //! ```text
 //!                      submit                         redrive
 //!             ┌──────────┴──────────┐        ┌───────────────────────┐
-//!             ▼                     ▼        ▼                       │
+//!             ▼                     ▼        ▼    release, crash,    │
 //!         Waiting ──── due ────▶ Ready ◀─────┼─── again, now ───┐    │
 //!             ▲                     │                           │    │
 //!             │                   claim: claim_no + 1           │    │
 //!             │                     ▼                           │    │
 //!             └── again, later ── Running ──────────────────────┘    │
-//!                (retry, snooze,    │  finish, fail, cancel,         │
-//!                 release, crash)   │  crash limit                   │
+//!                (retry, snooze)    │  finish, fail, cancel,         │
+//!                                   │  crash limit                   │
 //!                                   ▼                                │
 //!    cancel, from Waiting ───▶   Ended: Finished · Failed · Cancelled · Expired
 //!    or Ready                       │
@@ -19,7 +19,8 @@
 //!                         └────────────┴────────▶ Dead (with a reason)
 //! ```
 //!
-//! Delay, retry, snooze and release are one transition: ready again at a time. Execution ends in an
+//! Delay, retry and snooze are one transition: ready again at a time, by which it stands in the order.
+//! What was given back or hit by a crash is ready again where it stood before. Execution ends in an
 //! [`Outcome`] and delivery never overwrites it. The CHECK constraints of
 //! `store/schema/0001_tasks.sql` say the same to the database.
 
@@ -122,8 +123,10 @@ pub(crate) enum AttemptEvent {
 /// What becomes of a task after an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// It may run again at this time.
+    /// It may run again at this time, and stands in the order as one that comes then.
     Again { at: Timestamp },
+    /// It may run again at once, and stands where it stood: it isn't its fault that it didn't end.
+    Back,
     /// Its execution is over.
     Ended(Outcome),
 }
@@ -188,7 +191,7 @@ pub(crate) fn after_attempt(event: AttemptEvent, situation: &Situation) -> Trans
             (cancelled, None)
         }
         AttemptEvent::Snoozed(pause) => (Next::Again { at: now.saturating_add(pause) }, None),
-        AttemptEvent::Released => (Next::Again { at: now }, None),
+        AttemptEvent::Released => (Next::Back, None),
         AttemptEvent::Crashed => {
             counters.crashes = counters.crashes.saturating_add(1);
             after_crash(counters, situation)
@@ -199,7 +202,7 @@ pub(crate) fn after_attempt(event: AttemptEvent, situation: &Situation) -> Trans
 
 fn after_crash(counters: Counters, situation: &Situation) -> (Next, Option<TaskFailure>) {
     if counters.crashes < situation.max_crashes {
-        return (Next::Again { at: situation.now }, None);
+        return (Next::Back, None);
     }
     let message = format!("the process died during {} of its attempts", counters.crashes);
     let failure = TaskFailure::new(FailureKind::Crashed, message);

@@ -152,8 +152,8 @@ fn every_event_leads_where_the_drawing_says() {
         (failed(FailureKind::LostArguments, None), Next::Ended(Outcome::Failed)),
         (failed(FailureKind::Corrupt, None), Next::Ended(Outcome::Failed)),
         (AttemptEvent::Snoozed(wish), again(wish)),
-        (AttemptEvent::Released, again(Duration::ZERO)),
-        (AttemptEvent::Crashed, again(Duration::ZERO)),
+        (AttemptEvent::Released, Next::Back),
+        (AttemptEvent::Crashed, Next::Back),
     ];
     for (event, next) in table {
         assert_eq!(after_attempt(event.clone(), &SITUATION).next, next, "{event:?}");

@@ -268,7 +268,7 @@ impl World {
                 let failure = TaskFailure::new(FailureKind::Error, "so it is");
                 (Next::Ended(Outcome::Failed), Some(failure))
             }
-            3 => (Next::Again { at: self.now }, None),
+            3 => (Next::Back, None),
             _ => (Next::Again { at: self.now.saturating_add(Duration::from_millis(20)) }, None),
         };
         let finished = next == Next::Ended(Outcome::Finished);

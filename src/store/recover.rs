@@ -215,11 +215,7 @@ impl SqliteStore {
                 kind,
                 key: details.key(),
                 priority: row::priority(row, 4)?,
-                transition: Transition {
-                    next: Next::Again { at: Timestamp::default() },
-                    counters,
-                    failure: None,
-                },
+                transition: Transition { next: Next::Back, counters, failure: None },
                 output: None,
                 started_at: Timestamp::from_micros(started_at),
                 ended_at: Timestamp::default(),
@@ -282,8 +278,7 @@ impl Work<'_> {
     /// Gives a row back that was claimed and never ran.
     fn released(&mut self, live: &Live) -> rusqlite::Result<()> {
         let counters = live.settlement.transition.counters;
-        let next = Next::Again { at: self.now() };
-        self.move_on(live, Transition { next, counters, failure: None }, false)
+        self.move_on(live, Transition { next: Next::Back, counters, failure: None }, false)
     }
 
     fn move_on(&mut self, live: &Live, transition: Transition, over: bool) -> rusqlite::Result<()> {

@@ -3,15 +3,17 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::changes::Arrival;
 use super::delivery::Closing;
 use super::row::{Targets, failure_text};
+use super::submit::RANK;
 use super::work::{Work, is_constraint, prepared};
 use super::{Parent, Settled, Settlement};
 use crate::clock::Timestamp;
 use crate::lifecycle::{self, Next, State};
+use crate::order::Place;
 use crate::proof::{self, Safeguard};
 use crate::record::{DeadReason, Delivery, FailureKind, Outcome, TaskStatus};
 
@@ -109,6 +111,7 @@ impl Work<'_> {
         match settlement.transition.next {
             Next::Ended(outcome) => self.settle_end(settlement, definition, outcome),
             Next::Again { at } => self.settle_again(settlement, at),
+            Next::Back => self.settle_back(settlement),
         }
     }
 
@@ -185,11 +188,28 @@ impl Work<'_> {
         settlement: &Settlement,
         at: Timestamp,
     ) -> rusqlite::Result<Settled> {
-        let transition = &settlement.transition;
+        let due = at.max(self.now());
+        let place = self.place(due, settlement.priority, settlement.id.sequence());
+        self.run_again(settlement, at, place)
+    }
+
+    /// Lets a row run again where it stood before it was claimed.
+    fn settle_back(&mut self, settlement: &Settlement) -> rusqlite::Result<Settled> {
         let sequence = settlement.id.sequence();
+        let mut select = self.connection().prepare_cached(RANK)?;
+        let rank = select.query_row([sequence as i64], |row| row.get(0)).optional()?;
+        let Some(rank) = rank else { return Ok(Settled::Stale) };
+        self.run_again(settlement, self.now(), Place { rank, sequence })
+    }
+
+    fn run_again(
+        &mut self,
+        settlement: &Settlement,
+        at: Timestamp,
+        place: Place,
+    ) -> rusqlite::Result<Settled> {
+        let (transition, sequence) = (&settlement.transition, place.sequence);
         let later = at > self.now();
-        let due = if later { at } else { self.now() };
-        let place = self.place(due, settlement.priority, sequence);
         let state = if later { State::Waiting } else { State::Ready };
         let changed = self.connection().prepare_cached(&fenced(AGAIN))?.execute(params![
             sequence as i64,

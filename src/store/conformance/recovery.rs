@@ -32,6 +32,25 @@ pub(super) async fn what_ran_is_ready_again_and_a_crash_the_more<F: Factory>(fac
     assert_eq!((counters(ran).failures, counters(ready).crashes), (0, 0));
 }
 
+/// Given back, hit by a crash, or lost with an actor.
+pub(super) async fn what_did_not_get_to_its_end_stands_where_it_stood<F: Factory>(factory: F) {
+    let mut world = World::new(factory);
+    let first = world.submit_one(task(MAIL)).await;
+    for round in 0..3 {
+        let claim = world.claim_one().await;
+        assert_eq!(claim.id, first, "in round {round}");
+        world.submit_one(task(MAIL)).await;
+        world.advance(SECOND);
+        match round {
+            0 => drop(world.end(&claim, AttemptEvent::Released).await),
+            1 => world.crash().await,
+            _ => world.rebuild(&InMemory::default()).await,
+        }
+    }
+    let all = world.claim(9).await;
+    assert!(all.len() == 4 && ids(&all).is_sorted(), "{:?}", ids(&all));
+}
+
 pub(super) async fn a_clean_close_loses_nothing<F: Factory>(factory: F) {
     let mut world = World::new(factory);
     let id = world.submit(vec![with_priority(0), with_priority(3), with_priority(1)]).await;

@@ -149,6 +149,7 @@ conforms! {
         a_cancellation_is_notified_like_any_end;
     recovery:
         what_ran_is_ready_again_and_a_crash_the_more,
+        what_did_not_get_to_its_end_stands_where_it_stood,
         a_clean_close_loses_nothing,
         the_last_crash_ends_the_task_and_notifies,
         suspects_are_claimed_alone_and_only_on_request,

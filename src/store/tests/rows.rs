@@ -84,9 +84,8 @@ async fn a_running_row_of_another_claim_is_not_settled() {
     let mut ended = finished(&result.claims[0]);
     store.connection.execute("update task set claim_no = claim_no + 1", []).unwrap();
     let counters = ended.transition.counters;
-    for next in
-        [Next::Ended(Outcome::Finished), Next::Ended(Outcome::Cancelled), Next::Again { at: NOW }]
-    {
+    let (finish, cancel) = (Next::Ended(Outcome::Finished), Next::Ended(Outcome::Cancelled));
+    for next in [finish, cancel, Next::Again { at: NOW }, Next::Back] {
         ended.output = None;
         ended.transition = Transition { next, counters, failure: None };
         for callbacks in [None, Some(Arc::from([Arc::from("on_end")]))] {

@@ -107,6 +107,12 @@ impl Model {
         row.state = if later { State::Waiting } else { State::Ready };
     }
 
+    /// Where it stood.
+    fn back(&mut self, id: TaskId) {
+        let row = self.row(id);
+        (row.state, row.due) = (State::Ready, None);
+    }
+
     /// Ends a task; the delivery to memory stays pending.
     pub(super) fn end(&mut self, id: TaskId, outcome: Outcome, notify: bool) {
         let now = self.now;
@@ -157,6 +163,7 @@ impl Model {
         (row.failures, row.crashes) = (counters.failures, counters.crashes);
         match settlement.transition.next {
             Next::Again { at } => self.again(settlement.id, at),
+            Next::Back => self.back(settlement.id),
             Next::Ended(outcome) => self.end(settlement.id, outcome, settlement.notify),
         }
     }
@@ -316,7 +323,7 @@ impl Model {
                     self.end(id, Outcome::Failed, volatile);
                 } else {
                     recovered.restarted += 1;
-                    self.again(id, self.now);
+                    self.back(id);
                 }
             } else {
                 recovered.subscribers_gone += u64::from(row.memory);
@@ -337,7 +344,7 @@ impl Model {
             }
             let row = self.row(id);
             if row.state == State::Running {
-                self.again(id, self.now);
+                self.back(id);
             } else if row.memory {
                 row.delivery = Delivery::Pending;
             }
