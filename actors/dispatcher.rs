@@ -295,6 +295,9 @@ impl Handler<Submit> for Dispatcher {
             // the buffers are made anew after a panic
             let _ = self.guarded(|dispatcher| Ok(dispatcher.send_on()));
         }
+        if !self.outgoing.borrow().armed {
+            self.rouse_next();
+        }
         let accepted = self.guarded(|dispatcher| {
             dispatcher.shared.points.pass(Point::DispatcherSubmit);
             // first of all: what is refused is to cost little

@@ -164,6 +164,8 @@ pub(crate) struct ShardLedger {
     watchers: Mutex<Watchers>,
     unanswered: Mutex<Vec<(Answer, StoreError)>>,
     state: AtomicU8,
+    /// Whether it has nothing to do and hasn't been roused.
+    sleeps: AtomicBool,
     /// Whether new tasks go to it; a retired one ends those that it has.
     active: AtomicBool,
     /// Batches that are being made or stored: what they claim isn't among the attempts yet.
@@ -201,6 +203,7 @@ impl ShardLedger {
             watchers: Mutex::default(),
             unanswered: Mutex::default(),
             state: AtomicU8::new(state as u8),
+            sleeps: AtomicBool::new(false),
             active: AtomicBool::new(active),
             flushing: AtomicUsize::new(0),
             gauges: Gauges::new(),
@@ -235,6 +238,22 @@ impl ShardLedger {
 
     pub(crate) fn set_state(&self, state: ShardState) {
         self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// Whether it has nothing to do. What comes next wakes it up, whatever this says.
+    pub(crate) fn set_asleep(&self, sleeps: bool) {
+        self.sleeps.store(sleeps, Ordering::Relaxed);
+    }
+
+    /// Wakes its thread up before there is something for it, if it sleeps, and tells whether it did:
+    /// an idle core takes longer to wake up than a submission to be checked.
+    pub(crate) fn rouse(&self) -> bool {
+        let slept =
+            self.sleeps.load(Ordering::Relaxed) && self.sleeps.swap(false, Ordering::Relaxed);
+        if slept {
+            self.link.send(super::messages::Rouse);
+        }
+        slept
     }
 
     /// A batch begins. It hasn't asked yet whether it may claim, so whoever ends claiming and then

@@ -171,6 +171,11 @@ pub(crate) struct Delivered(pub(crate) Parcel<DeliveredBatch>);
 #[rtype(result = "()")]
 pub(crate) struct Wake;
 
+/// Dispatcher -> ShardActor: wake up, something is about to come.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Rouse;
+
 /// Dispatcher -> ShardActor: cancel a task.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

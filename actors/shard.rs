@@ -22,7 +22,7 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, 
 
 use super::incoming::Incoming;
 use super::ledger::{DeliveredBatch, Done, FinishBatch, ShardLedger};
-use super::messages::{CancelRow, Delivered, Finish, Insert, RedriveRow, Wake};
+use super::messages::{CancelRow, Delivered, Finish, Insert, RedriveRow, Rouse, Wake};
 use super::outbox::Parcel;
 use super::supervision::ChildEnd;
 use super::system::Shared;
@@ -246,6 +246,7 @@ impl<S: ShardStore> ShardActor<S> {
         if let Some(timer) = self.timer.take() {
             context.cancel_future(timer);
         }
+        self.ledger.set_asleep(!self.armed);
         let Some(store) = &self.store else { return };
         let due = store.outlook().next_due.map(|due| due.since(self.shared.clock.now()));
         let nap = nap(due, self.maintain_at.since(self.confirmed_now()));
@@ -316,6 +317,15 @@ impl<S: ShardStore> Handler<Wake> for ShardActor<S> {
         self.armed = false;
         self.gathering = None;
         self.flush(context);
+    }
+}
+
+impl<S: ShardStore> Handler<Rouse> for ShardActor<S> {
+    type Result = ();
+
+    /// What it is about follows, or doesn't.
+    fn handle(&mut self, _: Rouse, _: &mut Context<Self>) {
+        self.ledger.set_asleep(!self.armed);
     }
 }
 

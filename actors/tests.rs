@@ -23,6 +23,7 @@ use crate::store::ShardStore;
 mod across_shards;
 mod clocks;
 mod drops;
+mod rest;
 #[cfg(feature = "proof")]
 mod seams;
 #[cfg(feature = "proof")]

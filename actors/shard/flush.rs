@@ -37,6 +37,7 @@ impl<S: ShardStore> ShardActor<S> {
         }
         self.refuse_without_space();
         self.flushed = Instant::now();
+        self.ledger.set_asleep(false);
         self.ledger.flush_begins();
         let flight = self.collect();
         let nothing = flight.batch.items() == 0
