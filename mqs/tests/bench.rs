@@ -160,7 +160,7 @@ fn latency_compares_with_a_bare_commit() {
     for row in &rows {
         says(row, &[&RATES, &SUBMITS, &ENDS], &[&["cpu_s"]]);
         assert_eq!(keys(row), ["bare_commit_p50_us", "e2e_of_bare", "submit_of_bare"]);
-        // three transactions, each with its counts and its log of what is in hand
+        // three transactions, each with a step of the log
         lies(row, "row_writes_per_task", 2.0, 18.0);
         let submit = row["submit_p50_us"].as_f64().unwrap();
         assert!(row["e2e_p50_us"].as_f64().unwrap() >= submit * 0.5);

@@ -93,6 +93,15 @@ fn kind_of_code(code: i32) -> StoreErrorKind {
     }
 }
 
+/// What the file says of how many tasks there are isn't true.
+const WRONG_COUNTS: &str = "more tasks leave a status than are counted in it";
+
+/// An error of our own between those of the library.
+pub(crate) fn wrong_counts() -> SqliteError {
+    let failure = ffi::Error::new(ffi::SQLITE_CORRUPT);
+    SqliteError::SqliteFailure(failure, Some(WRONG_COUNTS.to_owned()))
+}
+
 /// The error in words that can hold no bound value.
 fn describe(error: &SqliteError) -> String {
     match error {
@@ -101,6 +110,7 @@ fn describe(error: &SqliteError) -> String {
             match text {
                 // "UNIQUE constraint failed: name.name"
                 Some(text) if code & 0xff == ffi::SQLITE_CONSTRAINT => format!("{text} ({code})"),
+                Some(text) if text == WRONG_COUNTS => WRONG_COUNTS.to_owned(),
                 _ => format!("{} ({code})", ffi::code_to_str(code)),
             }
         }

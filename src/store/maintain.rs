@@ -101,7 +101,7 @@ impl SqliteStore {
                 }
             }
             work.list(found)?;
-            work.write_counts()?;
+            work.write_standing()?;
             let (changes, _) = work.finish();
             begun.commit()?;
             self.commits += 1;

@@ -36,7 +36,8 @@ pub(super) const ROWS: &str = "
      where id between ?1 and ?2 and state = 1 and kind = ?3 and rank = ?4
      order by id";
 
-/// The same row can become ready again with the same rank.
+/// A row that comes back to its place has a stretch of its own within the one that it came with, if
+/// that is still there: who reads on from the end of a stretch finds it once.
 const ADD: &str = "
     insert into ready (kind, rank, first, last) values (?1, ?2, ?3, ?4)
         on conflict (kind, rank, first) do update set last = max(last, excluded.last)";

@@ -47,12 +47,18 @@ pub(super) const BACK_TO_PENDING: &str = "
        set delivery = 1, targets = iif(delivery = 5, 1, targets)
      where id = ?1 and (delivery = 6 or delivery = 5)";
 
-/// How many stretches of a kind are looked at, at most. Served by the primary keys.
+/// How many rows of a kind are ready in its first stretches, each row once: one that came back to its
+/// place has a stretch within another. Served by the primary keys.
 pub(super) const READY: &str = "
     select count(*)
       from (select rank, first, last from ready where kind = ?1 limit ?2) as stretch
            cross join task on task.id between stretch.first and stretch.last
-     where task.state = 1 and task.kind = ?1 and task.rank = stretch.rank";
+     where task.state = 1 and task.kind = ?1 and task.rank = stretch.rank
+       and not exists (
+           select 1
+             from ready as before
+            where before.kind = ?1 and before.rank = stretch.rank
+              and before.first < stretch.first and before.last >= task.id)";
 
 /// A row that a process had in hand.
 struct Live {
@@ -180,7 +186,7 @@ impl SqliteStore {
         let begun = Transaction::begin(&self.connection)?;
         let mut work = Work::new(self, batch);
         decide(&mut work)?;
-        work.write_counts()?;
+        work.write_standing()?;
         let (changes, _) = work.finish();
         begun.commit()?;
         Ok(changes)

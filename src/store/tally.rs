@@ -14,11 +14,9 @@ fn index(status: TaskStatus) -> usize {
 pub(super) struct Counts([u64; STATUSES]);
 
 impl Counts {
-    /// From numbers in the order of the statuses'; those that aren't there are zero. There can't be
-    /// more of them than statuses, nor more tasks than there are ids.
+    /// From a number for each status, in the order of theirs. There can't be more tasks than ids.
     pub(super) fn of(numbers: &[u64]) -> Option<Self> {
-        let mut counts = Counts::default();
-        counts.0.get_mut(..numbers.len())?.copy_from_slice(numbers);
+        let counts = Counts(numbers.try_into().ok()?);
         counts.0.iter().all(|tasks| i64::try_from(*tasks).is_ok()).then_some(counts)
     }
 
@@ -77,10 +75,10 @@ mod tests {
     }
 
     #[test]
-    fn numbers_without_a_status_and_more_tasks_than_ids_are_refused() {
-        assert_eq!(Counts::of(&[]), Some(Counts::default()));
-        assert_eq!(Counts::of(&[7]).map(|counts| counts.get(TaskStatus::NotStarted)), Some(7));
+    fn each_status_has_a_number_and_none_has_more_tasks_than_there_are_ids() {
+        assert_eq!(Counts::of(&[0; STATUSES]), Some(Counts::default()));
+        assert_eq!(Counts::of(&[0; STATUSES - 1]), None);
         assert_eq!(Counts::of(&[0; STATUSES + 1]), None);
-        assert_eq!(Counts::of(&[u64::MAX]), None);
+        assert_eq!(Counts::of(&[u64::MAX; STATUSES]), None);
     }
 }

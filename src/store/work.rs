@@ -71,11 +71,11 @@ impl<'a> Work<'a> {
         self.promote_due()?;
         self.submit_and_claim()?;
         self.deliver_waiting()?;
-        self.write_counts()
+        self.write_standing()
     }
 
     /// What each transaction writes once: what may run, what is in hand, and the counts.
-    pub(super) fn write_counts(&mut self) -> rusqlite::Result<()> {
+    pub(super) fn write_standing(&mut self) -> rusqlite::Result<()> {
         self.write_ready()?;
         self.write_step()
     }

@@ -4,7 +4,7 @@ use message_queue_sqlite::prelude::*;
 
 use crate::probe::Probe;
 use crate::tasks::{double, gated, gated_blocking, gated_borrowed, heard_late, log};
-use crate::world::{LIMIT, Received, World, end, in_time, start, until_status};
+use crate::world::{LIMIT, Received, World, end, in_time, start, until_record, until_status};
 
 const AT_ONCE: Duration = Duration::from_millis(1);
 
@@ -107,6 +107,28 @@ async fn async_attempts_past_the_deadline_are_given_back_at_no_cost() {
     assert_eq!(in_time(queue.handle::<gated::Task>(id)).await.unwrap(), "one");
     let counters = queue.record(id).await.unwrap().counters;
     assert_eq!((counters.failures, counters.crashes), (0, 0));
+    end(queue).await;
+}
+
+#[actix::test]
+async fn a_task_that_a_shutdown_gives_back_is_still_before_those_behind_it() {
+    let world = World::new();
+    let queue = world.start_narrow().await;
+    let mut ids = vec![in_time(queue.submit(gated::task("one".into()))).await.unwrap().id()];
+    world.probe.until("one started", 1).await;
+    for line in ["two", "three"] {
+        ids.push(in_time(queue.submit(log::task(line.into()))).await.unwrap().id());
+    }
+    assert_eq!(in_time(queue.shutdown(AT_ONCE)).await.unwrap().released, 1);
+    drop(queue);
+
+    world.probe.open(1);
+    let queue = world.start_narrow().await;
+    for id in ids {
+        until_record(&queue, id, |record| record.status.is_ended()).await;
+    }
+    let again = ["one started", "one passed", "one left", "two", "three"];
+    assert_eq!(world.probe.log()[2..], again);
     end(queue).await;
 }
 

@@ -95,19 +95,22 @@ pub(super) async fn names_that_are_not_registered_wait_and_block_nobody<F: Facto
     let unknown = world.submit(vec![NewTask { priority: 9, ..task(QUICK) }; 20]).await;
     let known = world.submit(vec![task(MAIL), task(MAIL)]).await;
     let names: Vec<Arc<str>> = NAMES.into_iter().map(Arc::from).collect();
+    // two in the middle of the stretch come back to their places
+    world.run(unknown[0], AttemptEvent::Finished).await;
+    assert_eq!(ids(&world.claim(2).await), unknown[1..3]);
     world.close().await;
     let all = world.options.clone();
     world.options.names = names[..1].into();
     world.options.subscribers = vec![Vec::new()].into();
     world.close().await;
-    assert_eq!(world.recovered.unregistered, 20);
+    assert_eq!(world.recovered.unregistered, 19);
     assert_eq!(drain(&mut world, 3).await, known);
-    assert_eq!(world.status(unknown[0]).await, TaskStatus::NotStarted);
-    assert_eq!(world.record(unknown[0]).await.name.as_ref(), "quick");
+    assert_eq!(world.status(unknown[1]).await, TaskStatus::NotStarted);
+    assert_eq!(world.record(unknown[1]).await.name.as_ref(), "quick");
     world.options = all;
     world.close().await;
     let claimed = drain(&mut world, 3).await;
-    assert!(unknown.iter().all(|id| claimed.contains(id)), "they run where they are known");
+    assert_eq!(claimed[..19], unknown[1..], "they run where they are known");
 }
 
 pub(super) async fn many_rows_that_become_due_at_once_are_all_claimed<F: Factory>(factory: F) {

@@ -33,7 +33,7 @@ create table step (
     number  integer primary key,
     laid    blob not null,
     taken   blob not null,
-    tally   blob not null
+    counts  blob not null
 ) strict;
 
 -- The tasks with an ordering key that haven't ended, in order of submission. The first of each key
