@@ -295,9 +295,7 @@ impl Handler<Submit> for Dispatcher {
             // the buffers are made anew after a panic
             let _ = self.guarded(|dispatcher| Ok(dispatcher.send_on()));
         }
-        if !self.outgoing.borrow().armed {
-            self.rouse_next();
-        }
+        self.rouse_next();
         let accepted = self.guarded(|dispatcher| {
             dispatcher.shared.points.pass(Point::DispatcherSubmit);
             // first of all: what is refused is to cost little
@@ -327,6 +325,7 @@ impl Handler<SubmitAll> for Dispatcher {
         if tasks == 0 {
             return Submitted(Reply::Empty);
         }
+        self.rouse_next();
         let accepted = self.guarded(|dispatcher| {
             dispatcher.shared.points.pass(Point::DispatcherSubmitAll);
             if tasks > dispatcher.shared.settings.limits.bulk {

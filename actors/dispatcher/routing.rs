@@ -65,7 +65,12 @@ impl Dispatcher {
     /// Has the shard wake up that a lone submission will most likely go to: an idle queue spreads its
     /// tasks. A guess costs nothing but a wake-up.
     pub(super) fn rouse_next(&self) {
-        let (shards, last) = (&self.shared.shards, self.outgoing.borrow().last);
+        let outgoing = self.outgoing.borrow();
+        if outgoing.armed {
+            // not alone
+            return;
+        }
+        let (shards, last) = (&self.shared.shards, outgoing.last);
         let mut after = shards.iter().cycle().skip(last + 1).take(shards.len());
         let next = after.find(|ledger| ledger.is_active() && ledger.state() == ShardState::Open);
         if let Some(ledger) = next {
