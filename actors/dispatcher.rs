@@ -295,13 +295,13 @@ impl Handler<Submit> for Dispatcher {
             // the buffers are made anew after a panic
             let _ = self.guarded(|dispatcher| Ok(dispatcher.send_on()));
         }
-        self.rouse_next();
         let accepted = self.guarded(|dispatcher| {
             dispatcher.shared.points.pass(Point::DispatcherSubmit);
             // first of all: what is refused is to cost little
             let held = submit.permit.take();
             let permit = dispatcher.permit(held, 1, || submit.weight())?;
             let wanted = submit.id();
+            dispatcher.rouse_for(wanted, submit.ordering_key());
             let accepted = dispatcher.accept(submit)?;
             let index = dispatcher.route(wanted, accepted.task.key.as_deref())?;
             dispatcher.enqueue(index, [accepted], permit, Waiter::One(None));
@@ -325,7 +325,6 @@ impl Handler<SubmitAll> for Dispatcher {
         if tasks == 0 {
             return Submitted(Reply::Empty);
         }
-        self.rouse_next();
         let accepted = self.guarded(|dispatcher| {
             dispatcher.shared.points.pass(Point::DispatcherSubmitAll);
             if tasks > dispatcher.shared.settings.limits.bulk {

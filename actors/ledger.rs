@@ -166,6 +166,9 @@ pub(crate) struct ShardLedger {
     state: AtomicU8,
     /// Whether it has nothing to do and hasn't been roused.
     sleeps: AtomicBool,
+    /// How often it was roused.
+    #[cfg(test)]
+    pub(crate) roused: AtomicUsize,
     /// Whether new tasks go to it; a retired one ends those that it has.
     active: AtomicBool,
     /// Batches that are being made or stored: what they claim isn't among the attempts yet.
@@ -204,6 +207,8 @@ impl ShardLedger {
             unanswered: Mutex::default(),
             state: AtomicU8::new(state as u8),
             sleeps: AtomicBool::new(false),
+            #[cfg(test)]
+            roused: AtomicUsize::new(0),
             active: AtomicBool::new(active),
             flushing: AtomicUsize::new(0),
             gauges: Gauges::new(),
@@ -240,17 +245,25 @@ impl ShardLedger {
         self.state.store(state as u8, Ordering::Release);
     }
 
-    /// Whether it has nothing to do. What comes next wakes it up, whatever this says.
+    /// Says whether it has nothing to do. What comes next wakes it up, whatever this says.
     pub(crate) fn set_asleep(&self, sleeps: bool) {
         self.sleeps.store(sleeps, Ordering::Relaxed);
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.sleeps.load(Ordering::Relaxed)
+    }
+
     /// Wakes its thread up before there is something for it, if it sleeps, and tells whether it did:
-    /// an idle core takes longer to wake up than a submission to be checked.
+    /// an idle core takes longer to wake up than a submission to be checked. Until it sleeps again it
+    /// isn't told once more.
     pub(crate) fn rouse(&self) -> bool {
         let slept =
             self.sleeps.load(Ordering::Relaxed) && self.sleeps.swap(false, Ordering::Relaxed);
         if slept {
+            #[cfg(test)]
+            self.roused.fetch_add(1, Ordering::SeqCst);
             self.link.send(super::messages::Rouse);
         }
         slept

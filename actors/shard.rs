@@ -246,8 +246,8 @@ impl<S: ShardStore> ShardActor<S> {
         if let Some(timer) = self.timer.take() {
             context.cancel_future(timer);
         }
-        self.ledger.set_asleep(!self.armed);
         let Some(store) = &self.store else { return };
+        self.ledger.set_asleep(!self.armed);
         let due = store.outlook().next_due.map(|due| due.since(self.shared.clock.now()));
         let nap = nap(due, self.maintain_at.since(self.confirmed_now()));
         let wake = |actor: &mut Self, context: &mut Context<Self>| {

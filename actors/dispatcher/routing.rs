@@ -1,5 +1,7 @@
 //! Which shard a submission goes to.
 
+use std::sync::atomic::Ordering;
+
 use tokio::time::Instant;
 
 use super::super::ledger::{ShardLedger, ShardState};
@@ -59,21 +61,29 @@ impl Dispatcher {
         outgoing.last = index;
         Ok(index)
     }
-}
 
-impl Dispatcher {
-    /// Has the shard wake up that a lone submission will most likely go to: an idle queue spreads its
-    /// tasks. A guess costs nothing but a wake-up.
-    pub(super) fn rouse_next(&self) {
+    /// Has the shard that a lone submission will go to wake up, if it sleeps: that of its id or its key,
+    /// or the next one, because an idle queue spreads its tasks. A hint: nothing depends on it.
+    pub(super) fn rouse_for(&self, wanted: Option<TaskId>, key: Option<&str>) {
         let outgoing = self.outgoing.borrow();
-        if outgoing.armed {
-            // not alone
+        let (shards, last) = (&self.shared.shards, outgoing.last);
+        let on_the_way = |ledger: &ShardLedger| ledger.gauges.incoming.load(Ordering::Relaxed);
+        if outgoing.armed || shards.get(last).is_none_or(|ledger| on_the_way(ledger) > 0) {
+            // it isn't alone
             return;
         }
-        let (shards, last) = (&self.shared.shards, outgoing.last);
-        let mut after = shards.iter().cycle().skip(last + 1).take(shards.len());
-        let next = after.find(|ledger| ledger.is_active() && ledger.state() == ShardState::Open);
-        if let Some(ledger) = next {
+        let own =
+            wanted.map(TaskId::shard).or_else(|| key.map(|key| self.shared.shard_of_key(key)));
+        let shard = match own {
+            Some(shard) => self.shared.shard(shard),
+            None => shards
+                .iter()
+                .cycle()
+                .skip(last + 1)
+                .take(shards.len())
+                .find(|ledger| ledger.is_active() && ledger.state() == ShardState::Open),
+        };
+        if let Some(ledger) = shard {
             ledger.rouse();
         }
     }

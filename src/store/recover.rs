@@ -58,7 +58,8 @@ pub(super) const READY: &str = "
            select 1
              from ready as before
             where before.kind = ?1 and before.rank = stretch.rank
-              and before.first < stretch.first and before.last >= task.id)";
+              and before.first between task.id - 255 and stretch.first - 1
+              and before.last >= task.id)";
 
 /// A row that a process had in hand.
 struct Live {

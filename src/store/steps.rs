@@ -16,11 +16,13 @@ use crate::error::{StoreError, StoreErrorKind};
 /// How many steps the log has at most: enough that folding costs little, and all fit in a few pages.
 const STEPS_MAX: i64 = 64;
 
-const LOG: &str = "select laid, taken, counts from step order by number";
+const LOG: &str = "select number, laid, taken, counts from step order by number";
 
 const ADD: &str = "insert into step (number, laid, taken, counts) values (?1, ?2, ?3, ?4)";
 
 const CLEAR: &str = "delete from step";
+
+const HAS_TASKS: &str = "select exists (select 1 from task)";
 
 /// How things stand, as the last commit left them.
 #[derive(Debug, Default)]
@@ -43,17 +45,23 @@ impl Standing {
     pub(super) fn read(connection: &Connection) -> Result<Self, StoreError> {
         let mut select = connection.prepare(LOG).map_err(store_error)?;
         let mut steps = select.query([]).map_err(store_error)?;
-        let mut counts = None;
+        let (mut number, mut counts) = (0, None);
         // the first transaction folds what was read
         let mut standing = Standing { next_step: STEPS_MAX, ..Standing::default() };
         while let Some(step) = steps.next().map_err(store_error)? {
             let blob = |column| step.get::<_, Vec<u8>>(column).map_err(store_error);
-            standing.in_hand.replay(read_runs(&blob(0)?)?, read_runs(&blob(1)?)?);
-            counts = Some(blob(2)?);
+            if step.get::<_, i64>(0).map_err(store_error)? != number {
+                return Err(damaged("a step of the log is missing"));
+            }
+            number += 1;
+            standing.in_hand.replay(read_runs(&blob(1)?)?, read_runs(&blob(2)?)?);
+            counts = Some(blob(3)?);
         }
         // the last step's hold
         if let Some(counts) = counts {
             standing.counts = read_counts(&counts)?;
+        } else if connection.query_row(HAS_TASKS, [], |row| row.get(0)).map_err(store_error)? {
+            return Err(damaged("the log of steps is missing"));
         }
         Ok(standing)
     }
@@ -87,6 +95,10 @@ impl Work<'_> {
     }
 }
 
+fn damaged(what: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Corrupt, what)
+}
+
 /// The counts in the order of the statuses' numbers, each in LEB128.
 fn counts_bytes(counts: &Counts) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -97,7 +109,7 @@ fn counts_bytes(counts: &Counts) -> Vec<u8> {
 }
 
 fn read_counts(bytes: &[u8]) -> Result<Counts, StoreError> {
-    let damaged = || StoreError::new(StoreErrorKind::Corrupt, "the counts of tasks are damaged");
+    let damaged = || damaged("the counts of tasks are damaged");
     let (mut rest, mut numbers) = (bytes.iter(), Vec::new());
     while !rest.as_slice().is_empty() {
         numbers.push(read_number(&mut rest).ok_or_else(damaged)?);
@@ -132,7 +144,7 @@ fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
 const ROWS_MAX: u64 = 1 << 24;
 
 fn read_runs(bytes: &[u8]) -> Result<Vec<u64>, StoreError> {
-    let damaged = || StoreError::new(StoreErrorKind::Corrupt, "the log of rows in hand is damaged");
+    let damaged = || damaged("the log of rows in hand is damaged");
     let (mut rest, mut rows, mut end) = (bytes.iter(), Vec::new(), 0_u64);
     while !rest.as_slice().is_empty() {
         let distance = read_number(&mut rest).ok_or_else(damaged)?;

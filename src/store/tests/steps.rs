@@ -40,6 +40,11 @@ async fn the_log_is_folded_and_says_the_same_afterwards() {
         longest = longest.max(steps(&store));
     }
     assert!(longest == 64 && claims.len() > 50, "{longest}, {}", claims.len());
+    let mut held: Vec<u64> = claims.iter().map(|claim| claim.id.sequence()).collect();
+    held.sort_unstable();
+    assert_eq!(store.standing.in_hand.sorted(), held);
+    let counted = store.standing.counts.all().map(|(_, tasks)| tasks).sum::<u64>();
+    assert_eq!(counted, store.outlook().next - 1, "one for each number that was given out");
 }
 
 #[tokio::test]
@@ -48,7 +53,7 @@ async fn a_batch_that_would_leave_fewer_tasks_than_none_is_refused_and_changes_n
     let mut store = shard.open();
     store.apply(&Batch { submissions: vec![task()], ..batch() }).await.unwrap();
     store.close().await.unwrap();
-    shard.alter("delete from step");
+    shard.alter("update step set counts = zeroblob(8)");
     let mut store = shard.open();
     for _ in 0..2 {
         let refused = store.apply(&Batch { claim: claim(1), ..batch() }).await.unwrap_err();
@@ -57,20 +62,27 @@ async fn a_batch_that_would_leave_fewer_tasks_than_none_is_refused_and_changes_n
         assert!(error.to_string().contains("more tasks leave a status"), "{error}");
         let state: i64 =
             store.connection.query_row("select state from task", [], |row| row.get(0)).unwrap();
-        assert_eq!((state, steps(&store)), (1, 0));
+        assert_eq!((state, steps(&store)), (1, 1));
     }
 }
 
 #[tokio::test]
 async fn a_log_that_is_damaged_stops_the_opening() {
-    let of_counts =
-        ["counts = x'80'", "counts = x''", "counts = zeroblob(7)", "counts = zeroblob(9)"];
-    for damage in ["laid = x'ff'", "taken = x'0100'"].into_iter().chain(of_counts) {
+    for damage in [
+        "update step set laid = x'ff'",
+        "update step set taken = x'0100'",
+        "update step set counts = x'80'",
+        "update step set counts = x''",
+        "update step set counts = zeroblob(7)",
+        "update step set counts = zeroblob(9)",
+        "update step set number = 1",
+        "delete from step",
+    ] {
         let mut shard = Shard::new();
         let mut store = shard.open();
         store.apply(&Batch { submissions: vec![task()], ..batch() }).await.unwrap();
         store.close().await.unwrap();
-        shard.alter(&format!("update step set {damage}"));
+        shard.alter(damage);
         let stranger = testing::stranger(&shard.place.shard(0));
         let read = Standing::read(&stranger);
         assert_eq!(read.unwrap_err().kind(), StoreErrorKind::Corrupt, "{damage}");
