@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_key_stays_in_its_slot_whatever_the_version() {
-        // stored manifests rely on these numbers
+        // `lane.slot` in the files relies on these numbers
         assert_eq!(["user-7", "a", "ключ"].map(slot_of), [801, 579, 538]);
     }
 
