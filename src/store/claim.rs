@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use rusqlite::params;
 
 use super::changes::Arrival;
+use super::fault::damaged_page;
 use super::kinds::KindId;
 use super::row::{self, Details, Targets};
 use super::sqlite::SqliteStore;
@@ -252,7 +253,9 @@ impl Work<'_> {
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(10)?;
             let mut claim = self.read_claim(id as u64, row)?;
-            claim.prefetched = run[(id - first) as usize].prefetched;
+            // a damaged page holds ids in the wrong order, and SQLite finds others than it was asked for
+            let asked = usize::try_from(id - first).ok().and_then(|at| run.get(at));
+            claim.prefetched = asked.ok_or_else(damaged_page)?.prefetched;
             found.push(claim);
         }
         drop(rows);

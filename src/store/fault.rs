@@ -102,6 +102,11 @@ pub(crate) fn wrong_counts() -> SqliteError {
     SqliteError::SqliteFailure(failure, Some(WRONG_COUNTS.to_owned()))
 }
 
+/// A page that says what can't be, as SQLite would say it if it had noticed.
+pub(crate) fn damaged_page() -> SqliteError {
+    SqliteError::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), None)
+}
+
 /// The error in words that can hold no bound value.
 fn describe(error: &SqliteError) -> String {
     match error {
