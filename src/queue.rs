@@ -404,9 +404,10 @@ impl Queue {
     /// From now on submissions get [`Error::ShuttingDown`] and nothing is claimed. Attempts that
     /// wait in a worker are given back at once; those that run may end until the deadline, then
     /// async ones are dropped and given back, at no cost to their counters or their place in the
-    /// order. A blocking one can't be stopped: it is given back too, named in the report, and its thread is left behind, as is one
-    /// with blocking code that an async attempt started itself (`spawn_blocking`). Then
-    /// deliveries are flushed, the files are checkpointed and closed, and the threads end.
+    /// order. A blocking one can't be stopped: it is given back too, named in the report, and its
+    /// thread is left behind, as is one with blocking code that an async attempt started itself
+    /// (`spawn_blocking`). Then deliveries are flushed, the files are checkpointed and closed, and
+    /// the threads end.
     ///
     /// The end takes up to some seconds more than the deadline, per shard or thread that doesn't
     /// answer. What couldn't be closed is in the report, not an error.

@@ -15,7 +15,8 @@ use super::sqlite::SqliteStore;
 use super::work::Work;
 use crate::order::Place;
 
-/// How many ids a stretch covers at most: what one look at it reads.
+/// How many ids a stretch covers at most: what one look at it reads. The schema says so, too, and
+/// `recover::READY` relies on it.
 const SPAN: u64 = 256;
 
 /// How many ids of others may stand between two rows of a stretch.
