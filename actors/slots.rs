@@ -9,10 +9,12 @@
 //! Of several shards that wait for slots, the one whose first task stands before the others' has
 //! them: what it wants is kept for it for a moment after it was woken. The others get only such places
 //! behind slots as it leaves over, and none if that task may not wait behind a slot, which would never
-//! come free. So a task waits for no more than a batch of lower tasks: those that were claimed before
+//! come free. What an urgent task takes along passes others' first tasks only until it makes a batch
+//! (`passing`). So a task waits for no more than a batch of lower tasks: those that were claimed before
 //! it was there, or while its shard was busy with a commit.
 
 mod grant;
+mod passing;
 mod state;
 mod wanted;
 
@@ -28,10 +30,22 @@ pub(crate) use wanted::{First, Wanted};
 
 use crate::queues::QueueIndex;
 use crate::record::ShardId;
+use crate::store::Passing;
 
-/// How long free slots are kept for a shard that was woken for them. One that doesn't take them by
-/// then is busy with something else, and no slot is to stay free for long.
-pub(crate) const KEPT_FOR: Duration = Duration::from_millis(2);
+/// How long free slots are kept for a shard that was woken for them, at least and at most. One that
+/// doesn't take them by then is busy with something else, and no slot is to stay free for long.
+const KEPT_FOR_MIN: Duration = Duration::from_millis(2);
+const KEPT_FOR_MAX: Duration = Duration::from_millis(50);
+
+/// For how many times as long no places behind slots are given to what stands after its tasks.
+const PLACES_KEPT: u32 = 4;
+
+/// How long slots are kept for a shard that takes so long to commit: until it is over with the commit
+/// that it may be in, and half as long again. A slot that another shard would have instead stays free
+/// for a commit, too.
+pub(crate) fn kept_for(commit: Duration) -> Duration {
+    (commit * 3 / 2).clamp(KEPT_FOR_MIN, KEPT_FOR_MAX)
+}
 
 /// What an attempt is taken to last of which nobody knows, in nanoseconds: too long for anything to
 /// wait behind it.
@@ -60,8 +74,8 @@ pub(crate) struct Behind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MayClaim {
     Now,
-    /// Free slots are kept for another shard for a moment.
-    Soon,
+    /// Free slots are kept for another shard, for no longer than this.
+    Soon(Duration),
     /// It is woken when it may.
     WhenWoken,
 }
@@ -79,8 +93,10 @@ pub(crate) struct Freed {
 impl Slots {
     pub(crate) fn new(workers: usize, concurrency: usize, prefetch: usize) -> Arc<Self> {
         let (used, load_ns) = (vec![0; workers], vec![0; workers]);
-        let (waiting, called, queues) = Default::default();
-        let state = State { used, load_ns, waiting, called, queues, alone: None, runs_alone: 0 };
+        let (waiting, called, passed, queues) = Default::default();
+        let (batch, alone, runs_alone) = (workers * concurrency, None, 0);
+        let state =
+            State { used, load_ns, waiting, called, passed, batch, queues, alone, runs_alone };
         Arc::new(Slots { workers, concurrency, prefetch, state: Mutex::new(state) })
     }
 
@@ -128,9 +144,13 @@ impl Slots {
         }
         let want = wanted.want(|of| grant.places.get(&of.queue).copied().unwrap_or(0));
         let levels = self.levels_behind(state, behind.turnaround_ns);
+        state.batch = levels.iter().sum();
+        state.begins_at(shard, want.first.rank);
         let free = self.free(state);
         let kept = state.kept_before(shard, want.first.rank, now).min(free);
-        let allowed = want.tasks.min(free - kept);
+        grant.passing = state.passing(shard, free - kept, now);
+        let open = may_take(grant.passing, want.first.rank, free - kept);
+        let allowed = want.tasks.min(open);
         let short = spread(&mut state.used, allowed, |_| self.concurrency, &mut grant.free);
         debug_assert_eq!(short, 0, "what is free can be taken");
         let left = want.tasks - allowed;
@@ -187,8 +207,8 @@ impl Slots {
 
     fn nothing(self: &Arc<Self>, shard: ShardId, paused: Vec<QueueIndex>) -> Grant {
         let (free, behind, load_ns, places) = Default::default();
-        let (slots, wake, alone) = (self.clone(), BTreeSet::new(), None);
-        Grant { slots, shard, free, behind, load_ns, wake, places, paused, alone }
+        let (slots, wake, passing, alone) = (self.clone(), BTreeSet::new(), None, None);
+        Grant { slots, shard, free, behind, load_ns, wake, places, paused, passing, alone }
     }
 
     /// Asks for the whole queue, to run one suspect of `shard` alone. While somebody waits for
@@ -277,7 +297,9 @@ impl Slots {
             return waiting;
         }
         for other in waiting {
-            state.waiting.entry(other).or_insert(Want { tasks: 1, first: First::UNKNOWN });
+            let kept_for = KEPT_FOR_MIN;
+            let want = Want { tasks: 1, first: First::UNKNOWN, kept_for };
+            state.waiting.entry(other).or_insert(want);
         }
         BTreeSet::new()
     }
@@ -305,11 +327,23 @@ impl Slots {
         }
         let free = if state.alone.is_none() { self.free(state) } else { 0 };
         let want = wanted.want(|of| state.places_left(of));
-        if free > state.kept_before(shard, want.first.rank, now) {
+        let open = free.saturating_sub(state.kept_before(shard, want.first.rank, now));
+        if may_take(state.passing(shard, open, now), want.first.rank, open) > 0 {
             return MayClaim::Now;
         }
         state.waiting.insert(shard, want);
-        if free > 0 { MayClaim::Soon } else { MayClaim::WhenWoken }
+        match state.kept_until(shard, now).filter(|_| free > 0) {
+            Some(until) => MayClaim::Soon(until - now),
+            None => MayClaim::WhenWoken,
+        }
+    }
+}
+
+/// How many of the open slots tasks may take that begin at this rank.
+fn may_take(passing: Option<Passing>, rank: i64, open: usize) -> usize {
+    match passing {
+        Some(passing) if rank > passing.rank => open.min(passing.tasks),
+        _ => open,
     }
 }
 

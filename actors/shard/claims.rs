@@ -9,7 +9,7 @@ use crate::actors::incoming::Incoming;
 use crate::actors::ledger::{Done, FinishBatch};
 use crate::actors::messages::Run;
 use crate::actors::outbox::Once;
-use crate::actors::slots::{Behind, First, Grant, UNKNOWN_NS, Wanted};
+use crate::actors::slots::{Behind, First, Grant, UNKNOWN_NS, Wanted, kept_for};
 use crate::attempt::{Attempt, AttemptEnd, Input};
 use crate::clock::Timestamp;
 use crate::queues::QueueIndex;
@@ -41,7 +41,8 @@ impl<S: ShardStore> ShardActor<S> {
         let (slots, queues) = (&self.shared.slots, &self.shared.queues);
         let runnable = store.runnable();
         let is_quick = self.is_quick();
-        let mut wanted = Wanted::of(&runnable, queues, GUESS, &is_quick);
+        let mut wanted =
+            Wanted::of(&runnable, queues, GUESS, &is_quick).kept_for(kept_for(self.commit_time()));
         if runnable.iter().any(|one| one.suspects && !wanted.is_paused(one.queue)) {
             return slots.take_alone(self.ledger.id, wanted);
         }
@@ -82,9 +83,13 @@ impl<S: ShardStore> ShardActor<S> {
     /// How long it takes from the end of an attempt until the next one is with its worker, in
     /// nanoseconds.
     fn turnaround_ns(&self) -> u64 {
-        let commit =
-            Duration::from_secs_f64(self.commit.commit_s.get().unwrap_or(0.0).clamp(0.0, 1.0));
-        u64::try_from((2 * commit + HANDING_OVER).as_nanos()).unwrap_or(u64::MAX)
+        let turnaround = 2 * self.commit_time() + HANDING_OVER;
+        u64::try_from(turnaround.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// How long a batch takes of late, at most a second.
+    pub(super) fn commit_time(&self) -> Duration {
+        Duration::from_secs_f64(self.commit.commit_s.get().unwrap_or(0.0).clamp(0.0, 1.0))
     }
 
     /// What may be claimed ahead.
@@ -122,6 +127,7 @@ impl<S: ShardStore> ShardActor<S> {
             // what all slots get through in a turnaround
             behind_ns: turnaround_ns.saturating_mul(self.shared.slots.all() as u64),
             queues,
+            passing: grant.passing(),
             suspect: false,
         }
     }
@@ -129,6 +135,7 @@ impl<S: ShardStore> ShardActor<S> {
     /// Hands claimed tasks to workers. Those that can't run end here.
     pub(super) fn hand_out(&mut self, claims: Vec<Claim>, grant: Option<Grant>, now: Timestamp) {
         let Some(mut grant) = grant else { return };
+        grant.claimed(claims.iter().map(|claim| claim.rank));
         let alone = grant.run_alone();
         let mut runs: Vec<Vec<Arc<Attempt>>> = vec![Vec::new(); self.shared.workers.len()];
         let mut stillborn = Vec::new();

@@ -14,7 +14,7 @@ use crate::actors::incoming::Incoming;
 use crate::actors::ledger::{DeliverBatch, DeliverItem, ResultsWeight};
 use crate::actors::messages::{Answered, Deliver, Wake, Watch};
 use crate::actors::outbox::Once;
-use crate::actors::slots::{KEPT_FOR, MayClaim, Wanted};
+use crate::actors::slots::{MayClaim, Wanted, kept_for};
 use crate::attempt::{Attempt, CachedInput, Input};
 use crate::error::StoreError;
 use crate::lifecycle::Next;
@@ -281,20 +281,24 @@ impl<S: ShardStore> ShardActor<S> {
     /// sees to it that this shard is woken when they can. Rows may have become ready in a batch that
     /// took no credits, and free slots may be kept for another shard.
     fn look_again(&mut self, runnable: &[Runnable], again: bool, context: &mut Context<Self>) {
-        let wanted = Wanted::of(runnable, &self.shared.queues, 1, self.is_quick());
+        let wanted = Wanted::of(runnable, &self.shared.queues, 1, self.is_quick())
+            .kept_for(kept_for(self.commit_time()));
         let may_claim = !wanted.is_empty() && !self.ends_only && self.shared.is_claiming();
         let claims = match may_claim {
             true => self.shared.slots.free_or_wait(self.ledger.id, &wanted),
             false => MayClaim::WhenWoken,
         };
-        if again || claims == MayClaim::Now {
-            self.arm_later(context);
-        } else if claims == MayClaim::Soon && !self.looks_soon {
-            self.looks_soon = true;
-            context.run_later(KEPT_FOR, |actor, context| {
-                actor.looks_soon = false;
-                context.address().do_send(Wake);
-            });
+        match claims {
+            _ if again => self.arm_later(context),
+            MayClaim::Now => self.arm_later(context),
+            MayClaim::Soon(after) if !self.looks_soon => {
+                self.looks_soon = true;
+                context.run_later(after, |actor, context| {
+                    actor.looks_soon = false;
+                    context.address().do_send(Wake);
+                });
+            }
+            MayClaim::Soon(_) | MayClaim::WhenWoken => {}
         }
     }
 

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{First, Freed, Slots};
 use crate::queues::{QueueBudget, QueueIndex};
 use crate::record::ShardId;
+use crate::store::Passing;
 
 /// Credits taken for a batch. What isn't used goes back when it is dropped.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Grant {
     /// Places of limited queues granted.
     pub(super) places: BTreeMap<QueueIndex, usize>,
     pub(super) paused: Vec<QueueIndex>,
+    /// What may be claimed of what stands after other shards' tasks.
+    pub(super) passing: Option<Passing>,
     /// The number of the run alone that this is for.
     pub(super) alone: Option<u64>,
 }
@@ -44,6 +47,20 @@ impl Grant {
         self.paused.iter().for_each(|queue| budget.limit(*queue, 0));
         self.places.iter().for_each(|(queue, places)| budget.limit(*queue, *places));
         budget
+    }
+
+    /// What may be claimed of what stands after other shards' tasks.
+    pub(crate) fn passing(&self) -> Option<Passing> {
+        self.passing
+    }
+
+    /// Tasks of these ranks were claimed.
+    pub(crate) fn claimed(&self, ranks: impl Iterator<Item = i64>) {
+        let Some(passing) = self.passing else { return };
+        let ranks: Vec<i64> = ranks.filter(|rank| *rank > passing.rank).collect();
+        if !ranks.is_empty() {
+            self.slots.lock().has_claimed(self.shard, &ranks);
+        }
     }
 
     /// Takes a place for a claim of this queue; it now belongs to the attempt. Tells whether the

@@ -1,10 +1,11 @@
 //! What the ledger of credits holds, under its lock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::KEPT_FOR;
+use super::PLACES_KEPT;
 use super::wanted::{First, OfQueue};
 use crate::queues::QueueIndex;
 use crate::record::ShardId;
@@ -17,8 +18,12 @@ pub(super) struct State {
     pub(super) load_ns: Vec<u64>,
     /// Shards that wanted more than they got.
     pub(super) waiting: BTreeMap<ShardId, Want>,
-    /// Shards that were woken for that, and until when it is kept for them.
-    pub(super) called: BTreeMap<ShardId, (Want, Instant)>,
+    /// Shards that were woken for that.
+    pub(super) called: BTreeMap<ShardId, Called>,
+    /// Per shard: the ranks of what other shards have claimed that stands after its first task.
+    pub(super) passed: BTreeMap<ShardId, Vec<i64>>,
+    /// How many attempts all workers together may have now, places behind slots included.
+    pub(super) batch: usize,
     /// The places of limited queues.
     pub(super) queues: BTreeMap<QueueIndex, Places>,
     /// Who wants to run, or runs, an attempt with nothing beside it.
@@ -32,6 +37,27 @@ pub(super) struct State {
 pub(super) struct Want {
     pub(super) tasks: usize,
     pub(super) first: First,
+    /// How long that is kept for it once it was woken.
+    pub(super) kept_for: Duration,
+}
+
+/// A shard that was woken, and when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Called {
+    pub(super) want: Want,
+    at: Instant,
+}
+
+impl Called {
+    /// Until when slots are kept for it.
+    pub(super) fn slots_until(&self) -> Instant {
+        self.at + self.want.kept_for
+    }
+
+    /// Until when it isn't forgotten: nothing that stands after its tasks gets places behind slots.
+    fn until(&self) -> Instant {
+        self.at + self.want.kept_for * PLACES_KEPT
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,23 +86,38 @@ impl State {
     pub(super) fn call(&mut self, now: Instant) -> BTreeSet<ShardId> {
         let waiting = std::mem::take(&mut self.waiting);
         let woken = waiting.keys().copied().collect();
-        self.called
-            .extend(waiting.into_iter().map(|(shard, want)| (shard, (want, now + KEPT_FOR))));
+        let called = |(shard, want)| (shard, Called { want, at: now });
+        self.called.extend(waiting.into_iter().map(called));
         woken
     }
 
     /// How many slots are kept for other shards whose tasks stand before this rank.
     pub(super) fn kept_before(&mut self, shard: ShardId, rank: i64, now: Instant) -> usize {
-        self.called.retain(|_, (_, until)| *until > now);
-        let others = self.called.iter().filter(|(other, _)| **other != shard);
-        let before = others.filter(|(_, (want, _))| want.first.rank < rank);
-        before.map(|(_, (want, _))| want.tasks).sum()
+        self.called.retain(|_, called| called.until() > now);
+        self.called_before(shard, rank, now).map(|called| called.want.tasks).sum()
+    }
+
+    /// When the first slot that is kept for another shard isn't any longer.
+    pub(super) fn kept_until(&self, shard: ShardId, now: Instant) -> Option<Instant> {
+        self.called_before(shard, i64::MAX, now).map(Called::slots_until).min()
+    }
+
+    /// The other shards that have slots kept for them and whose tasks stand before this rank.
+    fn called_before(
+        &self,
+        shard: ShardId,
+        rank: i64,
+        now: Instant,
+    ) -> impl Iterator<Item = &Called> {
+        let others = self.called.iter().filter(move |(other, _)| **other != shard);
+        let before = others.filter(move |(_, called)| called.want.first.rank < rank);
+        before.map(|(_, called)| called).filter(move |called| called.slots_until() > now)
     }
 
     /// How many tasks other shards wait to claim that stand before this rank; `None` if one of them
     /// needs a slot that is free, as it may not wait behind one.
     pub(super) fn wanted_before(&self, shard: ShardId, rank: i64) -> Option<usize> {
-        let called = self.called.iter().map(|(other, (want, _))| (other, want));
+        let called = self.called.iter().map(|(other, called)| (other, &called.want));
         let called = called.filter(|(other, _)| !self.waiting.contains_key(other));
         let others = self.waiting.iter().chain(called).filter(|(other, _)| **other != shard);
         let mut before = others.map(|(_, want)| want);

@@ -1,6 +1,8 @@
 //! What a shard could claim, queue by queue.
 
-use super::Want;
+use std::time::Duration;
+
+use super::{KEPT_FOR_MIN, Want};
 use crate::queues::{QueueIndex, Queues};
 use crate::store::Runnable;
 
@@ -29,6 +31,8 @@ pub(crate) struct Wanted {
     pub(super) first: First,
     pub(super) limited: Vec<OfQueue>,
     pub(super) paused: Vec<QueueIndex>,
+    /// How long slots are kept for it once it was woken for them.
+    pub(super) kept_for: Duration,
 }
 
 /// Tasks of a limited queue.
@@ -45,7 +49,7 @@ pub(super) struct OfQueue {
 impl Default for Wanted {
     fn default() -> Self {
         let (limited, paused) = Default::default();
-        Wanted { free: 0, first: First::UNKNOWN, limited, paused }
+        Wanted { free: 0, first: First::UNKNOWN, limited, paused, kept_for: KEPT_FOR_MIN }
     }
 }
 
@@ -75,6 +79,11 @@ impl Wanted {
             wanted.add(one.queue, tasks, first);
         }
         wanted
+    }
+
+    /// Has slots kept for so long.
+    pub(crate) fn kept_for(self, kept_for: Duration) -> Self {
+        Wanted { kept_for, ..self }
     }
 
     /// Adds tasks that are there.
@@ -116,7 +125,7 @@ impl Wanted {
 
     /// What is wanted, of limited queues as many as may run: what may not has no slots kept for it.
     pub(super) fn want(&self, may_run: impl Fn(&OfQueue) -> usize) -> Want {
-        let mut want = Want { tasks: self.free, first: self.first };
+        let mut want = Want { tasks: self.free, first: self.first, kept_for: self.kept_for };
         for limited in &self.limited {
             let tasks = may_run(limited).min(limited.tasks);
             if tasks > 0 {

@@ -80,6 +80,7 @@ pub(super) struct Candidate {
 pub(super) struct Picked {
     pub(super) kind: KindId,
     pub(super) what: Pick,
+    pub(super) rank: i64,
     pub(super) prefetched: bool,
 }
 
@@ -160,6 +161,7 @@ impl Work<'_> {
         let mut windows = self.store.windows.merged(|kind| self.store.has_budget(kind, &queues));
         // nothing is to wait behind what may take long
         let (mut all_quick, mut behind_ns) = (true, 0_u64);
+        let mut passed = 0;
         while slots + prefetch > 0 {
             let stored = windows.peek();
             let first = match (stored, others.peek()) {
@@ -181,10 +183,16 @@ impl Work<'_> {
                 _ => others.peek().copied(),
             };
             let kind = next.and_then(|next| self.kind(next.kind));
-            if let (Some(Candidate { kind: id, what, .. }), Some(kind)) = (next, kind)
+            if let (Some(Candidate { kind: id, what, place }), Some(kind)) = (next, kind)
                 && queues.left(kind.queue) > 0
                 && let Some(definition) = kind.definition
             {
+                if let Some(passing) = claim.passing.filter(|passing| place.rank > passing.rank) {
+                    if passed == passing.tasks {
+                        break;
+                    }
+                    passed += 1;
+                }
                 let prefetched = slots == 0;
                 let lasts_ns = claim.quick.get(definition).copied().flatten();
                 all_quick &= lasts_ns.is_some();
@@ -197,7 +205,7 @@ impl Work<'_> {
                     break;
                 }
                 queues.take(kind.queue);
-                picks.push(Picked { kind: id, what, prefetched });
+                picks.push(Picked { kind: id, what, rank: place.rank, prefetched });
             }
             if first {
                 windows.pass();
@@ -237,6 +245,7 @@ impl Work<'_> {
         let picked = first.map(|(place, kind)| Picked {
             kind,
             what: Pick::Stored(place),
+            rank: place.rank,
             prefetched: false,
         });
         picked.into_iter().collect()
@@ -255,7 +264,8 @@ impl Work<'_> {
             let mut claim = self.read_claim(id as u64, row)?;
             // a damaged page holds ids in the wrong order, and SQLite finds others than it was asked for
             let asked = usize::try_from(id - first).ok().and_then(|at| run.get(at));
-            claim.prefetched = asked.ok_or_else(damaged_page)?.prefetched;
+            let Picked { rank, prefetched, .. } = *asked.ok_or_else(damaged_page)?;
+            (claim.rank, claim.prefetched) = (rank, prefetched);
             found.push(claim);
         }
         drop(rows);
@@ -328,6 +338,7 @@ impl Work<'_> {
             callbacks: details.callbacks(),
             volatile: Targets::read(row::count(row, 4)?).memory,
             parent,
+            rank: i64::MAX,
             prefetched: false,
         })
     }

@@ -138,8 +138,17 @@ pub(crate) struct ClaimBudget {
     pub(crate) behind_ns: u64,
     /// How many of each named queue.
     pub(crate) queues: QueueBudget,
+    /// Tasks of another shard that these may pass only so often.
+    pub(crate) passing: Option<Passing>,
     /// Claim one suspect and nothing else.
     pub(crate) suspect: bool,
+}
+
+/// A rank, and how many of what stands after it may be claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Passing {
+    pub(crate) rank: i64,
+    pub(crate) tasks: usize,
 }
 
 /// Everything that one transaction does. Answers come item by item, in the same order.
@@ -238,6 +247,8 @@ pub(crate) struct Claim {
     pub(crate) callbacks: Option<Arc<[Arc<str>]>>,
     pub(crate) volatile: bool,
     pub(crate) parent: Option<Parent>,
+    /// Its rank.
+    pub(crate) rank: i64,
     /// Whether it was claimed against a place behind a slot.
     pub(crate) prefetched: bool,
 }

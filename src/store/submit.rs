@@ -218,6 +218,7 @@ impl Work<'_> {
             callbacks: task.callbacks.clone(),
             volatile: task.volatile,
             parent: None,
+            rank: row.place.rank,
             prefetched,
         }
     }

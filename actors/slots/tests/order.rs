@@ -16,7 +16,7 @@ fn what_comes_back_is_kept_for_the_shard_whose_tasks_stand_first_but_not_for_lon
     let slots = Slots::new(1, 4, 0);
     assigned(&slots, A, 4);
     let now = Instant::now();
-    let later = now + KEPT_FOR;
+    let later = now + KEPT_FOR_MIN;
     assert_eq!(slots.free_or_wait_at(A, &from(7, 3), now), MayClaim::WhenWoken);
     assert_eq!(slots.free_or_wait_at(B, &from(9, 9), now), MayClaim::WhenWoken);
     assert_eq!(slots.release(0, &freed(2, 0)), [A, B]);
@@ -24,7 +24,7 @@ fn what_comes_back_is_kept_for_the_shard_whose_tasks_stand_first_but_not_for_lon
     let mut grant = slots.take_at(B, &from(9, 9), MS, now);
     assert_eq!((grant.slots(), grant.places_behind()), (0, 0));
     assert!(grant.give_back(false).is_empty());
-    assert_eq!(slots.free_or_wait_at(B, &from(9, 9), now), MayClaim::Soon);
+    assert!(matches!(slots.free_or_wait_at(B, &from(9, 9), now), MayClaim::Soon(_)));
     grant = slots.take_at(A, &from(7, 1), MS, now);
     assert_eq!(grant.slots(), 1);
     // it wanted less than it had said, and the other hears of that
@@ -37,7 +37,76 @@ fn what_comes_back_is_kept_for_the_shard_whose_tasks_stand_first_but_not_for_lon
     assert!(rest.assign(false, 0).is_some() && rest.give_back(true).is_empty());
     assert_eq!(slots.free_or_wait_at(A, &from(7, 3), now), MayClaim::WhenWoken);
     assert!(slots.release(0, &freed(1, 0)).contains(&A));
-    assert_eq!(slots.take_at(B, &from(9, 9), MS, later + KEPT_FOR).slots(), 1);
+    assert_eq!(slots.take_at(B, &from(9, 9), MS, later + KEPT_FOR_MIN).slots(), 1);
+}
+
+#[test]
+fn slots_are_kept_for_as_long_as_the_shards_commit_may_last() {
+    let now = Instant::now();
+    for (commit_ms, kept_ms) in [(0, 2), (1, 2), (5, 7), (20, 30), (1_000, 50)] {
+        let slots = Slots::new(1, 4, 0);
+        assigned(&slots, A, 4);
+        let wanted = from(7, 3).kept_for(kept_for(Duration::from_millis(commit_ms)));
+        assert_eq!(slots.free_or_wait_at(A, &wanted, now), MayClaim::WhenWoken);
+        assert_eq!(slots.release(0, &freed(2, 0)), [A]);
+        let MayClaim::Soon(kept) = slots.free_or_wait_at(B, &from(9, 9), now) else {
+            panic!("nothing is kept for {commit_ms} ms")
+        };
+        let moment = Duration::from_millis(1);
+        assert!((kept.as_millis() as u64).abs_diff(kept_ms) <= 1, "{kept:?} of {commit_ms} ms");
+        assert_eq!(slots.take_at(B, &from(9, 9), MS, now + kept - moment).slots(), 0);
+        assert_eq!(slots.take_at(B, &from(9, 9), MS, now + kept + moment).slots(), 2);
+    }
+}
+
+/// Takes credits and claims what the ranks say, as the store does: those that may pass first.
+fn claims(
+    slots: &Arc<Slots>,
+    shard: ShardId,
+    wanted: &Wanted,
+    now: Instant,
+    ranks: &[i64],
+) -> usize {
+    let mut grant = slots.take_at(shard, wanted, MS, now);
+    let mut claimed = Vec::new();
+    for rank in ranks.iter().take(grant.slots() + grant.places_behind()) {
+        let passed = |passing: Passing| claimed.iter().filter(|one| **one > passing.rank).count();
+        let passing = grant.passing().filter(|passing| *rank > passing.rank);
+        if passing.is_some_and(|passing| passed(passing) == passing.tasks) {
+            break;
+        }
+        let prefetched = grant.slots() == 0;
+        assert!(grant.assign(prefetched, 0).is_some());
+        claimed.push(*rank);
+    }
+    grant.claimed(claimed.iter().copied());
+    drop(grant.give_back(!claimed.is_empty()));
+    claimed.len()
+}
+
+#[test]
+fn what_an_urgent_task_takes_along_passes_another_shard_once() {
+    let slots = Slots::new(1, 1, 8);
+    let now = Instant::now();
+    assigned(&slots, A, 1);
+    // it is busy, and its first task waits
+    assert_eq!(slots.free_or_wait_at(B, &from(7, 40), now), MayClaim::WhenWoken);
+    let ranks = [1, 8, 9, 9, 9, 9, 9, 9, 9, 9, 9];
+    let claimed = || {
+        drop(slots.release(0, &freed(1, 0)));
+        let claimed = claims(&slots, A, &from(1, 40), now, &ranks);
+        (1..claimed).for_each(|_| drop(slots.release(0, &freed(1, 0))));
+        claimed
+    };
+    assert_eq!(claimed(), 9, "a batch, one of which is urgent");
+    assert_eq!(claimed(), 2, "one more may pass");
+    assert_eq!(claimed(), 1, "the urgent one");
+    // its turn: what stands first then has been passed by those of a higher rank only
+    drop(slots.release(0, &freed(1, 0)));
+    assert_eq!(claims(&slots, B, &from(7, 40), now, &[7; 40]), 9);
+    (0..9).for_each(|_| drop(slots.release(0, &freed(1, 0))));
+    drop(slots.take_at(B, &from(8, 40), MS, now + KEPT_FOR_MIN).give_back(false));
+    assert_eq!(slots.lock().passed[&B].len(), 7);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::lifecycle::State;
+use crate::store::Passing;
 use expected::{Lives, Model};
 
 /// How many claims are remembered to be settled too late.
@@ -24,6 +25,9 @@ pub(super) enum Step {
         deliver: usize,
         /// How many tasks of the named queue may be claimed, if that is limited.
         limit: Option<usize>,
+        /// Which of the tasks that may run another shard's first task comes after, and how many may
+        /// pass it.
+        passing: Option<(usize, usize)>,
     },
     Advance {
         millis: u64,
@@ -90,14 +94,10 @@ pub(super) fn config() -> ProptestConfig {
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let limit = prop::option::weighted(0.4, 0..3usize);
     let suspect = prop::bool::weighted(0.15);
-    let apply = (vec(item(), 0..6), 0..6usize, 0..4usize, suspect, 0..4usize, limit);
-    let apply = apply.prop_map(|(items, slots, prefetch, suspect, deliver, limit)| Step::Apply {
-        items,
-        slots,
-        prefetch,
-        suspect,
-        deliver,
-        limit,
+    let passing = prop::option::weighted(0.3, (0..4usize, 0..3usize));
+    let apply = (vec(item(), 0..6), 0..6usize, 0..4usize, suspect, 0..4usize, limit, passing);
+    let apply = apply.prop_map(|(items, slots, prefetch, suspect, deliver, limit, passing)| {
+        Step::Apply { items, slots, prefetch, suspect, deliver, limit, passing }
     });
     let step = prop_oneof![
         16 => apply,
@@ -165,7 +165,7 @@ impl<F: Factory> Pair<F> {
     async fn step(&mut self, step: &Step) {
         let Pair { world, model } = self;
         match step {
-            Step::Apply { items, slots, prefetch, suspect, deliver, limit } => {
+            Step::Apply { items, slots, prefetch, suspect, deliver, limit, passing } => {
                 let quick = (0..NAMES.len()).map(|index| (index == QUICK).then_some(5)).collect();
                 let named = world.options.queues.get_or_add("named");
                 let mut claim = if *suspect {
@@ -177,6 +177,11 @@ impl<F: Factory> Pair<F> {
                 if let Some(tasks) = limit {
                     claim.queues.limit(named, *tasks);
                 }
+                let at = |(after, tasks): (usize, _)| {
+                    let rank = model.rows[model.runnable(false).get(after)?].place.rank;
+                    Some(Passing { rank, tasks })
+                };
+                claim.passing = passing.and_then(at);
                 let batch = Batch { claim, deliver: *deliver, ..world.batch() };
                 let batch = fill(model, batch, items, named);
                 self.apply(batch).await;

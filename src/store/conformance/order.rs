@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::store::ClaimInput;
+use crate::store::{ClaimInput, Passing};
 
 pub(super) async fn the_higher_priority_goes_first_and_equals_in_order_of_submission<F: Factory>(
     factory: F,
@@ -110,6 +110,27 @@ pub(super) async fn places_behind_slots_are_for_quick_definitions_only<F: Factor
     let claims = world.apply(Batch { claim, ..world.batch() }).await.claims;
     assert_eq!(ids(&claims), id[..2], "a slow one isn't overtaken for a place behind a slot");
     assert_eq!(claims.iter().map(|claim| claim.prefetched).collect::<Vec<_>>(), [false, true]);
+}
+
+pub(super) async fn what_stands_after_another_shards_first_is_claimed_only_so_often<F: Factory>(
+    factory: F,
+) {
+    let mut world = World::new(factory);
+    let id = world.submit([0, 2, 1, 2, -3].map(with_priority).to_vec()).await;
+    let order = [1, 3, 2, 0, 4].map(|index| id[index]);
+    let mut left = &order[..];
+    // another shard's first has the rank of the one of priority 1, then the lowest there is
+    let rank = world.options.ageing.rank(world.now, 1);
+    for (rank, tasks, expected) in [(rank, 0, 3), (rank, 0, 0), (rank, 1, 1), (i64::MAX, 0, 1)] {
+        let passing = Some(Passing { rank, tasks });
+        let claim = ClaimBudget { slots: 9, passing, ..ClaimBudget::default() };
+        let claims = world.apply(Batch { claim, ..world.batch() }).await.claims;
+        let (claimed, rest) = left.split_at(expected);
+        assert_eq!(ids(&claims), claimed);
+        let rank_of = |claim: &Claim| world.options.ageing.rank(world.now, claim.priority);
+        assert!(claims.iter().all(|claim| claim.rank == rank_of(claim)));
+        left = rest;
+    }
 }
 
 pub(super) async fn what_is_claimed_carries_what_was_submitted<F: Factory>(factory: F) {

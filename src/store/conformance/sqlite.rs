@@ -116,6 +116,7 @@ conforms! {
         a_time_that_has_passed_means_now,
         a_batch_claims_what_it_makes_ready_itself,
         places_behind_slots_are_for_quick_definitions_only,
+        what_stands_after_another_shards_first_is_claimed_only_so_often,
         what_is_claimed_carries_what_was_submitted;
     ends:
         an_attempt_that_is_not_the_latest_claim_writes_nothing,

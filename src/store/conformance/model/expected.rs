@@ -272,11 +272,18 @@ impl Model {
     /// What the budget allows of it.
     pub(super) fn claimable(&self, budget: &ClaimBudget) -> Vec<TaskId> {
         let (mut queues, mut all_quick) = (budget.queues.clone(), true);
+        let mut passed = 0;
         let mut claimable = Vec::new();
         for id in self.runnable(false) {
             let row = &self.rows[&id];
             if queues.left(row.queue) == 0 {
                 continue;
+            }
+            if let Some(passing) = budget.passing.filter(|at| row.place.rank > at.rank) {
+                passed += 1;
+                if passed > passing.tasks {
+                    break;
+                }
             }
             all_quick &= row.definition == QUICK;
             let free = claimable.len() < budget.slots;
