@@ -100,11 +100,11 @@ pub(crate) fn open(
     kind: OpenKind,
 ) -> Result<(SqliteStore, Recovered), StoreError> {
     let directory = shared.directory()?;
-    let had_ballast = directory.has_ballast();
+    let ballast = directory.ballast_bytes();
     let opened = store::open_shard(&directory, ledger.id, &shared.open_options(), kind);
-    if had_ballast && !directory.has_ballast() {
+    if ballast > 0 && directory.ballast_bytes() == 0 {
         // the opening needed it
-        shared.ballast_is_freed();
+        shared.ballast_is_freed(ballast);
     }
     let opened = opened?;
     let memory = (kind == OpenKind::Rebuild).then_some(ledger as &dyn store::Memory);

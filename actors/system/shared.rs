@@ -29,7 +29,7 @@ use crate::queues::{QueueIndex, Queues};
 use crate::record::ShardId;
 use crate::registry::{Registry, Role};
 use crate::settings::{Durability, Settings};
-use crate::store::{Directory, OpenOptions, StoreOptions};
+use crate::store::{Ballast, Directory, OpenOptions, StoreOptions};
 use crate::submission::QueuesOf;
 use crate::task::DataMap;
 
@@ -89,8 +89,10 @@ pub(crate) struct Shared {
     moved: Notify,
     /// Attempts that were given back.
     released: AtomicU64,
-    /// Whether a full disk has had the ballast, or there was none.
+    /// Whether a full disk has had the ballast, or there was none or only a part of it.
     ballast_freed: AtomicBool,
+    /// How many bytes it had.
+    freed_bytes: AtomicU64,
     /// Whether what is left of the ballast's space is for ends only.
     short_of_space: AtomicBool,
 }
@@ -187,8 +189,9 @@ impl Shared {
             start: Start::now(&clock),
             clock,
             released: AtomicU64::new(0),
-            ballast_freed: AtomicBool::new(!directory.has_ballast()),
+            ballast_freed: AtomicBool::new(directory.misses_ballast()),
             directory: Mutex::new(Some(directory)),
+            freed_bytes: AtomicU64::new(u64::MAX),
             short_of_space: AtomicBool::new(false),
         })
     }
@@ -327,19 +330,21 @@ impl Shared {
         self.released.load(Ordering::Relaxed)
     }
 
-    /// Takes the ballast again once there is room for it.
+    /// Takes the ballast again once there is room for it, or for a part of it.
     pub(crate) fn restore_ballast(&self) {
         if !self.ballast_freed.load(Ordering::Acquire) {
             return;
         }
-        match self.directory().and_then(|directory| directory.restore_ballast()) {
-            Ok(true) => {
-                self.ballast_freed.store(false, Ordering::Release);
+        let short = self.short_of_space.load(Ordering::Acquire);
+        let freed = short.then(|| self.freed_bytes.load(Ordering::Acquire));
+        match self.directory().and_then(|directory| directory.restore_ballast(freed)) {
+            Ok(Ballast::Missing) => {}
+            Ok(there) => {
+                self.ballast_freed.store(there == Ballast::Part, Ordering::Release);
                 if self.short_of_space.swap(false, Ordering::AcqRel) {
-                    tracing::info!("the disk has space again; the ballast file is back");
+                    tracing::info!(?there, "the disk has space again; the ballast file is back");
                 }
             }
-            Ok(false) => {}
             Err(error) => {
                 tracing::warn!(%error, "the ballast file cannot be restored");
                 // nothing that space would help against
@@ -349,7 +354,7 @@ impl Shared {
         }
     }
 
-    /// Whether the ballast is to be restored.
+    /// Whether the ballast, or a part of it, is to be restored.
     pub(crate) fn misses_ballast(&self) -> bool {
         self.ballast_freed.load(Ordering::Acquire)
     }
@@ -364,8 +369,9 @@ impl Shared {
     }
 
     /// The ballast was given back to a full disk.
-    pub(crate) fn ballast_is_freed(&self) {
+    pub(crate) fn ballast_is_freed(&self, bytes: u64) {
         self.ballast_freed.store(true, Ordering::Release);
+        self.freed_bytes.store(bytes, Ordering::Release);
         self.short_of_space.store(true, Ordering::Release);
         tracing::warn!("the disk is full; the ballast file is freed");
     }
@@ -374,8 +380,8 @@ impl Shared {
     pub(crate) fn free_ballast(&self) {
         self.ballast_freed.store(true, Ordering::Release);
         match self.directory().and_then(|directory| directory.free_ballast()) {
-            Ok(true) => self.ballast_is_freed(),
-            Ok(false) => {}
+            Ok(0) => {}
+            Ok(bytes) => self.ballast_is_freed(bytes),
             Err(error) => tracing::warn!(%error, "the ballast file cannot be freed"),
         }
     }

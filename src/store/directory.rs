@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::ballast;
+use super::ballast::{self, Ballast};
 use super::fault::Fault;
 use super::files::{self, FileIdentity};
 use super::lock::{DirectoryLock, Locking};
@@ -66,6 +66,8 @@ pub(crate) struct Directory {
 struct Inner {
     path: PathBuf,
     ballast_bytes: u64,
+    /// Taken to free the ballast or to make it.
+    ballast: Mutex<()>,
     manifest: Mutex<Manifest>,
     lock: DirectoryLock,
 }
@@ -95,9 +97,10 @@ impl Directory {
             return Err(StartFailure::Refused(reasons));
         }
         let ballast_bytes = options.ballast_bytes;
-        let inner = Inner { path, ballast_bytes, manifest: Mutex::new(manifest), lock };
+        let (ballast, manifest) = (Mutex::new(()), Mutex::new(manifest));
+        let inner = Inner { path, ballast_bytes, ballast, manifest, lock };
         let directory = Directory { inner: Arc::new(inner) };
-        if let Err(error) = directory.restore_ballast() {
+        if let Err(error) = directory.restore_ballast(None) {
             tracing::warn!(%error, "no ballast: a full disk will stop completions too");
         }
         Ok(directory)
@@ -184,22 +187,35 @@ impl Directory {
     }
 
     /// Gives the ballast's space back to the disk, for settlements and checkpoints; to be called
-    /// at the first [`StoreErrorKind::Full`]. True if there was any.
-    pub(crate) fn free_ballast(&self) -> Result<bool, StoreError> {
+    /// at the first [`StoreErrorKind::Full`]. Returns how many bytes that was.
+    pub(crate) fn free_ballast(&self) -> Result<u64, StoreError> {
         if !proof::stands(Safeguard::Ballast) {
-            return Ok(false);
+            return Ok(0);
         }
+        let _taken = self.ballast();
         ballast::free(&self.inner.path)
     }
 
-    /// Whether the ballast is in place.
-    pub(crate) fn has_ballast(&self) -> bool {
-        ballast::is_there(&self.inner.path)
+    /// How many bytes the ballast has.
+    pub(crate) fn ballast_bytes(&self) -> u64 {
+        ballast::bytes(&self.inner.path)
     }
 
-    /// Takes the ballast again if there is room for it and as much again. True if it is in place.
-    pub(crate) fn restore_ballast(&self) -> Result<bool, StoreError> {
-        ballast::restore(&self.inner.path, self.inner.ballast_bytes)
+    /// Whether it has fewer than it should have.
+    pub(crate) fn misses_ballast(&self) -> bool {
+        self.ballast_bytes() < self.inner.ballast_bytes
+    }
+
+    /// Takes the ballast, or a part of it, as far as there is room; after it was freed for a full disk
+    /// no less than it `freed`.
+    pub(crate) fn restore_ballast(&self, freed: Option<u64>) -> Result<Ballast, StoreError> {
+        let _taken = self.ballast();
+        ballast::restore(&self.inner.path, self.inner.ballast_bytes, freed)
+    }
+
+    /// Shards find the disk full, or not any more, at the same time.
+    fn ballast(&self) -> MutexGuard<'_, ()> {
+        self.inner.ballast.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Refuses to go on in a forked child, or after `queue.lock` was removed or replaced.
@@ -263,7 +279,9 @@ fn refused(kind: StoreErrorKind, path: &Path, why: &str) -> StoreError {
 /// Writes the owner into the lock file, from the ballast's space if there is no other.
 fn sign(mut lock: DirectoryLock, path: &Path) -> Result<DirectoryLock, StoreError> {
     let signed = match lock.sign() {
-        Err(error) if error.kind() == StoreErrorKind::Full && ballast::free(path)? => lock.sign(),
+        Err(error) if error.kind() == StoreErrorKind::Full && ballast::free(path)? > 0 => {
+            lock.sign()
+        }
         other => other,
     };
     signed.map(|()| lock)

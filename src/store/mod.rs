@@ -41,6 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use backup::{BackupTarget, restore};
+pub(crate) use ballast::Ballast;
 pub(crate) use directory::{Directory, DirectoryOptions, shard_file};
 pub(crate) use kinds::KindId;
 pub(crate) use manifest::StoredQueue;

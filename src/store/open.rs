@@ -127,7 +127,7 @@ pub(crate) fn open_shard(
     let is_new = directory.entry(shard)?.state == ShardState::Creating;
     match open_with(directory, shard, options, kind, MIGRATIONS) {
         Err(error)
-            if error.kind() == StoreErrorKind::Full && !is_new && directory.free_ballast()? =>
+            if error.kind() == StoreErrorKind::Full && !is_new && directory.free_ballast()? > 0 =>
         {
             open_with(directory, shard, options, kind, MIGRATIONS)
         }
