@@ -1,5 +1,6 @@
 //! The queue's own actix System: its threads, how they start, and how they end.
 
+mod links;
 mod shared;
 mod start;
 

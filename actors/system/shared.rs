@@ -1,6 +1,5 @@
 //! What all actors of a queue share, and where the queue is in its life.
 
-use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -8,15 +7,14 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::actors::blocking::BlockingPool;
-use crate::actors::callback::CallbackActor;
 use crate::actors::dispatcher::Dispatcher;
-use crate::actors::incoming::Incoming;
 use crate::actors::ledger::{DeliverBatch, Link, ShardLedger, ShardState, WorkerLedger};
-use crate::actors::messages::{Deliver, Discard, Wake};
+use crate::actors::messages::Wake;
 use crate::actors::outbox::{Once, Outbox};
 use crate::actors::scaler::Traffic;
 use crate::actors::slots::Slots;
 use crate::actors::subscriptions::Subscriptions;
+use crate::actors::system::links::CallbackLink;
 use crate::actors::system::start::Start;
 use crate::admission::{Admission, AdmissionLimits};
 use crate::backpressure;
@@ -97,40 +95,6 @@ pub(crate) struct Shared {
     short_of_space: AtomicBool,
 }
 
-/// The way to the CallbackActor.
-#[derive(Debug)]
-pub(crate) struct CallbackLink(Link<CallbackActor>);
-
-impl CallbackLink {
-    pub(crate) fn send(&self, message: Deliver) {
-        self.0.send(message);
-    }
-
-    /// Has a value of the user's dropped there, where the user's code may run.
-    pub(crate) fn discard(&self, value: impl Any + Send) {
-        self.0.send(Discard(Box::new(value)));
-    }
-
-    /// Drops submissions, there if their callers' code may run.
-    pub(crate) fn let_go(&self, incoming: Incoming) {
-        if incoming.holds_values() {
-            self.discard(incoming);
-        }
-    }
-
-    /// Tells callers that nothing was stored.
-    pub(crate) fn refuse(&self, mut incoming: Incoming, error: impl Fn() -> Error) {
-        incoming.refuse(error);
-        self.let_go(incoming);
-    }
-}
-
-impl AsRef<Link<CallbackActor>> for CallbackLink {
-    fn as_ref(&self) -> &Link<CallbackActor> {
-        &self.0
-    }
-}
-
 impl Shared {
     pub(crate) fn new(
         registry: Arc<Registry>,
@@ -170,7 +134,7 @@ impl Shared {
             workers: (0..workers).map(WorkerLedger::new).collect(),
             slots: Slots::new(workers, concurrency, prefetch),
             dispatcher: Link::new(),
-            callback: Arc::new(CallbackLink(Link::new())),
+            callback: Arc::new(CallbackLink::new()),
             deliveries: Outbox::new(),
             subscriptions: Subscriptions::new(registry.clone()),
             points: Points::of(directory.path()),
