@@ -1,12 +1,14 @@
 //! The CallbackActor: brings results to the targets that live in memory.
 //!
-//! Delivered means that the mailbox's handler has returned, or that the closure has. Durable
-//! callbacks don't pass here: they are tasks, and run on Workers.
+//! Delivered means that the mailbox's handler has returned, or that the closure has, which is called
+//! on a thread of its own (`closures`). Durable callbacks don't pass here: they are tasks, and run on
+//! Workers.
 
 use std::rc::Rc;
 
 use actix::{Actor, Context, Handler};
 
+use super::closures::Call;
 use super::feeder::{Deliveries, Ticket};
 use super::ledger::{DeliverBatch, DeliverItem};
 use super::messages::{Deliver, Discard};
@@ -56,9 +58,12 @@ impl CallbackActor {
         let result = result.clone();
         match target {
             Target::Closure(closure) => {
-                let called = panic_message::survive(|| closure(result));
-                let dead = called.is_none().then_some(DeadReason::SubscriberPanicked);
-                self.deliveries.close(ticket, dead);
+                let call = Call::new(closure, result);
+                match self.deliveries.shared.closures.address() {
+                    Some(closures) => self.deliveries.feed(&closures.recipient(), ticket, call),
+                    // only if a panic could end it
+                    None => self.deliveries.close(ticket, Some(DeadReason::SubscriberGone)),
+                }
             }
             Target::Mailbox(mailbox) => self.deliveries.feed(&mailbox, ticket, result),
         }

@@ -1,4 +1,5 @@
-//! Feeding one mailbox: awaited sends, a bounded window of them, a bounded backlog behind it.
+//! Feeding one mailbox: awaited sends, a bounded window of them, a bounded backlog behind it. The
+//! closures of all submissions are fed as one mailbox more.
 //!
 //! What is kept for a mailbox is bounded by number and by size, and holds no credit of its shard: a
 //! slow mailbox costs its own results only.
@@ -8,9 +9,10 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix::Recipient;
 use actix::dev::RecipientRequest;
+use actix::{Message, Recipient};
 
+use super::closures::Call;
 use super::ledger::DeliveredBatch;
 use super::messages::{Delivered, Wake};
 use super::system::Shared;
@@ -43,11 +45,63 @@ impl Ticket {
     }
 }
 
+/// What a mailbox is fed with.
+pub(crate) trait Letter: Message<Result: Send> + Send + Sized + 'static {
+    /// The mailboxes that are fed with such.
+    fn feeders(deliveries: &Deliveries) -> &Feeders<Self>;
+
+    /// How many bytes its result has.
+    fn bytes(&self) -> usize;
+
+    /// What became of it, by what the mailbox answered.
+    fn dead(answer: Self::Result) -> Option<DeadReason>;
+
+    /// A mailbox is closed.
+    fn is_gone(shared: &Shared, mailbox: &Recipient<Self>);
+}
+
+impl Letter for TaskResult {
+    fn feeders(deliveries: &Deliveries) -> &Feeders<Self> {
+        &deliveries.mailboxes
+    }
+
+    fn bytes(&self) -> usize {
+        TaskResult::bytes(self)
+    }
+
+    fn dead((): ()) -> Option<DeadReason> {
+        None
+    }
+
+    fn is_gone(shared: &Shared, mailbox: &Recipient<Self>) {
+        shared.subscriptions.remove_mailbox(mailbox);
+    }
+}
+
+impl Letter for Call {
+    fn feeders(deliveries: &Deliveries) -> &Feeders<Self> {
+        &deliveries.closures
+    }
+
+    fn bytes(&self) -> usize {
+        self.result.bytes()
+    }
+
+    fn dead(returned: bool) -> Option<DeadReason> {
+        (!returned).then_some(DeadReason::SubscriberPanicked)
+    }
+
+    fn is_gone(_: &Shared, _: &Recipient<Self>) {}
+}
+
+/// By mailbox, whatever the ways by which it asked for results.
+pub(crate) type Feeders<M> = RefCell<HashMap<Recipient<M>, Feeder<M>>>;
+
 /// What the CallbackActor has in hand. It lives on the actor's thread and outlives the actor.
 pub(crate) struct Deliveries {
     pub(crate) shared: std::sync::Arc<Shared>,
-    /// By mailbox, whatever the ways by which it asked for results.
-    feeders: RefCell<HashMap<Recipient<TaskResult>, Feeder>>,
+    mailboxes: Feeders<TaskResult>,
+    closures: Feeders<Call>,
     over: RefCell<HashMap<ShardId, Over>>,
     /// How many feeders were made.
     feeders_made: Cell<u64>,
@@ -81,34 +135,29 @@ struct Over {
 }
 
 /// A result on its way to a mailbox.
-struct Sent {
+struct Sent<M: Letter> {
     ticket: Rc<Ticket>,
     bytes: usize,
-    request: RecipientRequest<TaskResult>,
+    request: RecipientRequest<M>,
 }
 
-struct Feeder {
-    mailbox: Recipient<TaskResult>,
+pub(crate) struct Feeder<M: Letter> {
+    mailbox: Recipient<M>,
     /// Tells it from an earlier one of the same mailbox, of which sends may still be awaited.
     number: u64,
     outstanding: usize,
     /// What all results here weigh, those on their way among them.
     bytes: usize,
     /// Sent with the present batch and not awaited yet.
-    sent: Vec<Sent>,
-    backlog: VecDeque<(Rc<Ticket>, TaskResult)>,
+    sent: Vec<Sent<M>>,
+    backlog: VecDeque<(Rc<Ticket>, M)>,
 }
 
 impl Deliveries {
     pub(crate) fn new(shared: std::sync::Arc<Shared>) -> Rc<Self> {
-        let (feeders, over) = (RefCell::default(), RefCell::default());
-        Rc::new(Deliveries {
-            shared,
-            feeders,
-            over,
-            feeders_made: Cell::new(0),
-            dropped: RefCell::default(),
-        })
+        let (mailboxes, closures) = Default::default();
+        let (over, feeders_made, dropped) = Default::default();
+        Rc::new(Deliveries { shared, mailboxes, closures, over, feeders_made, dropped })
     }
 
     /// One of a ticket's targets has it, or never will.
@@ -159,28 +208,28 @@ impl Deliveries {
     }
 
     /// Sends a result to a mailbox, now or when its window has room.
-    pub(crate) fn feed(
+    pub(crate) fn feed<M: Letter>(
         self: &Rc<Self>,
-        mailbox: &Recipient<TaskResult>,
+        mailbox: &Recipient<M>,
         ticket: &Rc<Ticket>,
-        result: TaskResult,
+        letter: M,
     ) {
         let limits = &self.shared.settings.delivery;
-        let mut feeders = self.feeders.borrow_mut();
+        let mut feeders = M::feeders(self).borrow_mut();
         if !feeders.contains_key(mailbox) {
             let number = self.feeders_made.get();
             self.feeders_made.set(number + 1);
             feeders.insert(mailbox.clone(), Feeder::new(mailbox.clone(), number));
         }
         let Some(feeder) = feeders.get_mut(mailbox) else { return };
-        let bytes = feeder.bytes.saturating_add(result.bytes());
+        let bytes = feeder.bytes.saturating_add(letter.bytes());
         let fits = feeder.is_empty() || bytes <= limits.mailbox_bytes;
         if fits && feeder.outstanding < limits.window && feeder.backlog.is_empty() {
             feeder.bytes = bytes;
-            feeder.send(ticket.clone(), result);
+            feeder.send(ticket.clone(), letter);
         } else if fits && feeder.backlog.len() < limits.backlog {
             feeder.bytes = bytes;
-            feeder.backlog.push_back((ticket.clone(), result));
+            feeder.backlog.push_back((ticket.clone(), letter));
         } else {
             drop(feeders);
             self.close(ticket, Some(DeadReason::SubscriberFull));
@@ -214,7 +263,12 @@ impl Deliveries {
 
     /// Awaits what was sent with this batch, one task per mailbox.
     pub(crate) fn await_sent(self: &Rc<Self>) {
-        for feeder in self.feeders.borrow_mut().values_mut() {
+        self.await_sent_of::<TaskResult>();
+        self.await_sent_of::<Call>();
+    }
+
+    fn await_sent_of<M: Letter>(self: &Rc<Self>) {
+        for feeder in M::feeders(self).borrow_mut().values_mut() {
             if feeder.sent.is_empty() {
                 continue;
             }
@@ -226,11 +280,11 @@ impl Deliveries {
     }
 
     /// Waits until the mailbox has handled what was sent, then sends on from its backlog.
-    async fn settle(
+    async fn settle<M: Letter>(
         self: Rc<Self>,
-        mailbox: Recipient<TaskResult>,
+        mailbox: Recipient<M>,
         number: u64,
-        mut sent: Vec<Sent>,
+        mut sent: Vec<Sent<M>>,
     ) {
         while !sent.is_empty() {
             let count = sent.len();
@@ -239,8 +293,9 @@ impl Deliveries {
             // the last one first: a mailbox handles them in order, so the others are over by then
             // and the whole batch costs one wake-up
             for Sent { ticket, request, .. } in sent.into_iter().rev() {
-                let dead = request.await.err().map(|_| DeadReason::SubscriberGone);
-                closed |= dead.is_some();
+                let answer = request.await;
+                closed |= answer.is_err();
+                let dead = answer.map_or(Some(DeadReason::SubscriberGone), M::dead);
                 self.close(&ticket, dead);
             }
             self.report();
@@ -248,14 +303,14 @@ impl Deliveries {
         }
     }
 
-    fn send_on(
+    fn send_on<M: Letter>(
         &self,
-        (mailbox, number): (&Recipient<TaskResult>, u64),
+        (mailbox, number): (&Recipient<M>, u64),
         handled: usize,
         bytes: usize,
         closed: bool,
-    ) -> Vec<Sent> {
-        let mut feeders = self.feeders.borrow_mut();
+    ) -> Vec<Sent<M>> {
+        let mut feeders = M::feeders(self).borrow_mut();
         let feeder = feeders.get_mut(mailbox).filter(|feeder| feeder.number == number);
         let Some(feeder) = feeder else { return Vec::new() };
         feeder.outstanding -= handled;
@@ -264,7 +319,7 @@ impl Deliveries {
             let backlog = std::mem::take(&mut feeder.backlog);
             feeders.remove(mailbox);
             drop(feeders);
-            self.shared.subscriptions.remove_mailbox(mailbox);
+            M::is_gone(&self.shared, mailbox);
             for (ticket, _) in backlog {
                 self.close(&ticket, Some(DeadReason::SubscriberGone));
             }
@@ -275,8 +330,8 @@ impl Deliveries {
         // half a window at a time: one by one, each result would cost both threads a wake-up
         let room = if feeder.outstanding > window / 2 { 0 } else { window - feeder.outstanding };
         for _ in 0..room {
-            let Some((ticket, result)) = feeder.backlog.pop_front() else { break };
-            feeder.send(ticket, result);
+            let Some((ticket, letter)) = feeder.backlog.pop_front() else { break };
+            feeder.send(ticket, letter);
         }
         let sent = std::mem::take(&mut feeder.sent);
         if feeder.is_empty() && sent.is_empty() {
@@ -287,8 +342,8 @@ impl Deliveries {
     }
 }
 
-impl Feeder {
-    fn new(mailbox: Recipient<TaskResult>, number: u64) -> Self {
+impl<M: Letter> Feeder<M> {
+    fn new(mailbox: Recipient<M>, number: u64) -> Self {
         let (sent, backlog) = Default::default();
         Feeder { mailbox, number, outstanding: 0, bytes: 0, sent, backlog }
     }
@@ -298,11 +353,11 @@ impl Feeder {
         self.outstanding == 0 && self.backlog.is_empty()
     }
 
-    fn send(&mut self, ticket: Rc<Ticket>, result: TaskResult) {
+    fn send(&mut self, ticket: Rc<Ticket>, letter: M) {
         self.outstanding += 1;
-        let bytes = result.bytes();
+        let bytes = letter.bytes();
         // By a sender of its own: once a mailbox is full, actix parks a sender, and what a parked one
         // sends isn't under way until it is awaited. Our window is the bound.
-        self.sent.push(Sent { ticket, bytes, request: self.mailbox.clone().send(result) });
+        self.sent.push(Sent { ticket, bytes, request: self.mailbox.clone().send(letter) });
     }
 }

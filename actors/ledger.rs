@@ -45,6 +45,11 @@ impl<A: Actor> Link<A> {
         *self.address.write().unwrap_or_else(PoisonError::into_inner) = address;
     }
 
+    /// The present actor's, if there is one.
+    pub(crate) fn address(&self) -> Option<Addr<A>> {
+        self.address.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Sends to the present actor. If there is none the message is dropped: what must not be lost
     /// is in an outbox, and what is asked is answered by its drop.
     pub(crate) fn send<M>(&self, message: M)

@@ -15,6 +15,7 @@
 
 pub(crate) mod blocking;
 pub(crate) mod callback;
+pub(crate) mod closures;
 pub(crate) mod dispatcher;
 pub(crate) mod ending;
 pub(crate) mod feeder;

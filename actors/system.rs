@@ -17,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 pub(crate) use shared::{Phase, Shared};
 
 use super::callback::CallbackActor;
+use super::closures::Closures;
 use super::dispatcher::Dispatcher;
 use super::ending;
 use super::feeder::Deliveries;
@@ -219,6 +220,14 @@ async fn boot(shared: &Arc<Shared>, shards: &ShardThreads, arbiters: &mut Vec<Ar
         let deliveries = Deliveries::new(for_callback);
         actix_rt::spawn(supervise(CallbackChild { deliveries }, link, budget));
     });
+    let (up, is_up) = oneshot::channel();
+    let closures = ClosuresChild { shared: shared.clone(), up: Some(up) };
+    Thread::start(arbiters).map_err(no_thread)?.spawn_fn(move || {
+        let link = closures.shared.closures.clone();
+        let budget = closures.shared.settings.supervision.clone();
+        actix_rt::spawn(supervise(closures, link, budget));
+    });
+    is_up.await.map_err(|_| no_thread("the closures' thread ended in a panic"))?;
     for ledger in &shared.workers {
         let (shared, ledger) = (shared.clone(), ledger.clone());
         Thread::start(arbiters).map_err(no_thread)?.spawn_fn(move || {
@@ -297,6 +306,36 @@ impl Child for CallbackChild {
     fn started(&mut self, address: &Addr<CallbackActor>) {
         for parcel in self.deliveries.shared.deliveries.open() {
             address.do_send(Deliver(parcel));
+        }
+    }
+}
+
+/// Builds those who call closures.
+struct ClosuresChild {
+    shared: Arc<Shared>,
+    /// Told when the first is up.
+    up: Option<oneshot::Sender<()>>,
+}
+
+impl Child for ClosuresChild {
+    type Actor = Closures;
+
+    fn points(&self) -> &Points {
+        &self.shared.points
+    }
+
+    fn name(&self) -> String {
+        "closures".into()
+    }
+
+    async fn build(&mut self) -> Result<Closures> {
+        Ok(Closures)
+    }
+
+    fn started(&mut self, _: &Addr<Closures>) {
+        if let Some(up) = self.up.take() {
+            // if nobody waits any more, the start has failed
+            let _ = up.send(());
         }
     }
 }

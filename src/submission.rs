@@ -24,10 +24,13 @@ use crate::result::TaskResult;
 use crate::store::{CALLBACKS_MAX, NewTask, Overrides};
 use crate::task::{LONGEST, Task, TaskOptions};
 
+/// A closure of the user's that wants a result.
+pub(crate) type Closure = Box<dyn FnOnce(TaskResult) + Send>;
+
 /// A target of a result that lives in memory only.
 pub(crate) enum Target {
     Mailbox(Recipient<TaskResult>),
-    Closure(Box<dyn FnOnce(TaskResult) + Send>),
+    Closure(Closure),
 }
 
 impl fmt::Debug for Target {
@@ -256,8 +259,9 @@ impl Submit {
     }
 
     /// Calls a closure with the result when the task has ended; at most once, and not after a
-    /// restart. It runs on the thread that serves all targets in memory: keep it short. A panic in
-    /// it is caught, and the delivery is dead.
+    /// restart. All closures of a queue are called one after another, on a thread of their own: one that
+    /// takes long holds up the others, and beyond what is kept for a mailbox they are never called. A
+    /// panic in it is caught, and the delivery is dead.
     #[must_use]
     pub fn on_result(mut self, closure: impl FnOnce(TaskResult) + Send + 'static) -> Self {
         self.special().targets.push(Target::Closure(Box::new(closure)));

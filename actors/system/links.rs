@@ -2,7 +2,10 @@
 
 use std::any::Any;
 
+use actix::Addr;
+
 use crate::actors::callback::CallbackActor;
+use crate::actors::closures::Closures;
 use crate::actors::incoming::Incoming;
 use crate::actors::ledger::Link;
 use crate::actors::messages::{Deliver, Discard};
@@ -42,6 +45,26 @@ impl CallbackLink {
 
 impl AsRef<Link<CallbackActor>> for CallbackLink {
     fn as_ref(&self) -> &Link<CallbackActor> {
+        &self.0
+    }
+}
+
+/// The way to those who call closures.
+#[derive(Debug)]
+pub(crate) struct ClosuresLink(Link<Closures>);
+
+impl ClosuresLink {
+    pub(super) fn new() -> Self {
+        ClosuresLink(Link::new())
+    }
+
+    pub(crate) fn address(&self) -> Option<Addr<Closures>> {
+        self.0.address()
+    }
+}
+
+impl AsRef<Link<Closures>> for ClosuresLink {
+    fn as_ref(&self) -> &Link<Closures> {
         &self.0
     }
 }

@@ -14,7 +14,7 @@ use crate::actors::outbox::{Once, Outbox};
 use crate::actors::scaler::Traffic;
 use crate::actors::slots::Slots;
 use crate::actors::subscriptions::Subscriptions;
-use crate::actors::system::links::CallbackLink;
+use crate::actors::system::links::{CallbackLink, ClosuresLink};
 use crate::actors::system::start::Start;
 use crate::admission::{Admission, AdmissionLimits};
 use crate::backpressure;
@@ -74,6 +74,7 @@ pub(crate) struct Shared {
     shard_of_slot: RwLock<Vec<u16>>,
     pub(crate) dispatcher: Link<Dispatcher>,
     pub(crate) callback: Arc<CallbackLink>,
+    pub(crate) closures: Arc<ClosuresLink>,
     pub(crate) deliveries: Outbox<Once<DeliverBatch>>,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) points: Points,
@@ -135,6 +136,7 @@ impl Shared {
             slots: Slots::new(workers, concurrency, prefetch),
             dispatcher: Link::new(),
             callback: Arc::new(CallbackLink::new()),
+            closures: Arc::new(ClosuresLink::new()),
             deliveries: Outbox::new(),
             subscriptions: Subscriptions::new(registry.clone()),
             points: Points::of(directory.path()),

@@ -1,4 +1,4 @@
-//! Mailboxes that don't keep up: they slow no other, hold a bounded part of the results, and what
+//! Mailboxes and closures that don't keep up: they slow no other, hold a bounded part of the results, and what
 //! they miss can be seen.
 
 use std::sync::Arc;
@@ -94,6 +94,39 @@ async fn a_stuck_mailbox_that_is_named_by_submissions_holds_up_no_other() {
     until_so_many(&queue, 40, missed).await;
     gate.add_permits(10);
     until_count(&queue, TaskStatus::Callbacked, 18).await;
+    end(queue).await;
+}
+
+#[actix::test]
+async fn a_slow_closure_holds_up_no_mailbox_and_a_bounded_number_of_closures() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.delivery.in_flight = 4;
+    settings.delivery.window = 2;
+    settings.delivery.backlog = 8;
+    let queue = start(world.builder_with(settings)).await;
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let (begun, mut began) = tokio::sync::mpsc::unbounded_channel();
+    let waits = double::task(0).on_result(move |_| {
+        begun.send(()).unwrap();
+        gate.recv().unwrap();
+    });
+    in_time(queue.submit(waits)).await.unwrap();
+    in_time(began.recv()).await.unwrap();
+    let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
+    let mut other = Received::new();
+    for number in 1..50 {
+        let called = called.clone();
+        let task = double::task(number).on_result(move |_| called.send(number).unwrap());
+        in_time(queue.submit(task.reply_to(other.recipient()))).await.unwrap();
+        assert_eq!(other.next().await.decode::<u64>().unwrap(), number * 2);
+    }
+    until_so_many(&queue, 40, missed).await;
+    open.send(()).unwrap();
+    until_count(&queue, TaskStatus::Callbacked, 10).await;
+    for number in 1..10 {
+        assert_eq!(in_time(calls.recv()).await, Some(number), "in the order of their results");
+    }
     end(queue).await;
 }
 
