@@ -29,6 +29,8 @@ pub(crate) struct Incoming {
     ledger: Arc<ShardLedger>,
     /// The rows to be; absent while a batch has them.
     tasks: Vec<NewTask>,
+    /// How many KiB the large ones have.
+    kib: usize,
     kept: Vec<Kept>,
     groups: Vec<Group>,
     /// Since when they wait: one entry for all that came together, so that the clock isn't read for
@@ -63,10 +65,15 @@ struct Came {
     at: Instant,
 }
 
+/// What the arguments of a task weigh, if they are large.
+fn kib(task: &NewTask) -> usize {
+    task.payload.as_ref().map_or(0, |bytes| admission::weight(bytes.len()))
+}
+
 impl Incoming {
     pub(crate) fn new(ledger: Arc<ShardLedger>) -> Self {
         let (tasks, kept, groups, came) = Default::default();
-        Incoming { ledger, tasks, kept, groups, came, permit: None, committing: false }
+        Incoming { ledger, tasks, kib: 0, kept, groups, came, permit: None, committing: false }
     }
 
     /// How many tasks there are.
@@ -106,8 +113,9 @@ impl Incoming {
         permit: Permit,
         waiter: Waiter,
     ) {
-        let before = self.len();
+        let (before, kib_before) = (self.len(), self.kib);
         for Accepted { task, delay, cached, targets } in accepted {
+            self.kib += kib(&task);
             self.tasks.push(task);
             self.kept.push(Kept { delay, cached, targets });
         }
@@ -118,6 +126,10 @@ impl Incoming {
             None => self.came.push_back(Came { len, at: Instant::now() }),
         }
         self.ledger.gauges.incoming.fetch_add(len, Ordering::AcqRel);
+        if self.kib > kib_before {
+            let more = self.kib - kib_before;
+            self.ledger.gauges.incoming_kib.fetch_add(more, Ordering::AcqRel);
+        }
         self.groups.push(Group { len, answer: Answer::new(self.ledger.id, waiter) });
     }
 
@@ -143,6 +155,7 @@ impl Incoming {
             return;
         }
         self.tasks.append(&mut later.tasks);
+        self.kib += std::mem::take(&mut later.kib);
         self.kept.append(&mut later.kept);
         self.groups.append(&mut later.groups);
         self.came.append(&mut later.came);
@@ -173,10 +186,10 @@ impl Incoming {
         self.kept = first.kept.split_off(len);
         self.groups = first.groups.split_off(groups);
         self.came = split_off(&mut first.came, len);
-        let bytes = self.tasks.iter().map(|task| task.payload.as_ref().map_or(0, |p| p.len()));
-        let weight = bytes.map(admission::weight).sum();
+        self.kib = self.tasks.iter().map(kib).sum();
+        first.kib -= self.kib;
         self.permit =
-            first.permit.as_mut().and_then(|permit| permit.split(self.kept.len(), weight));
+            first.permit.as_mut().and_then(|permit| permit.split(self.kept.len(), self.kib));
         first
     }
 
@@ -370,6 +383,9 @@ impl Drop for Incoming {
         }
         refusals.count(&self.ledger);
         self.ledger.gauges.incoming.fetch_sub(self.kept.len(), Ordering::AcqRel);
+        if self.kib > 0 {
+            self.ledger.gauges.incoming_kib.fetch_sub(self.kib, Ordering::AcqRel);
+        }
         if self.holds_values() {
             let targets = self.kept.iter_mut().flat_map(|kept| kept.targets.drain(..));
             drop(OneByOne(targets.collect()));
@@ -386,42 +402,4 @@ impl fmt::Debug for Incoming {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::actors::ledger::ShardState;
-
-    fn came(lens: &[usize]) -> VecDeque<Came> {
-        lens.iter().map(|len| Came { len: *len, at: Instant::now() }).collect()
-    }
-
-    #[test]
-    fn what_came_together_is_split_where_a_batch_ends() {
-        let lens = |of: &VecDeque<Came>| of.iter().map(|came| came.len).collect::<Vec<_>>();
-        let cases: [(usize, &[usize], &[usize]); 6] = [
-            (0, &[], &[3, 4, 5]),
-            (2, &[2], &[1, 4, 5]),
-            (3, &[3], &[4, 5]),
-            (8, &[3, 4, 1], &[4]),
-            (12, &[3, 4, 5], &[]),
-            (20, &[3, 4, 5], &[]),
-        ];
-        for (len, first, rest) in cases {
-            let mut all = came(&[3, 4, 5]);
-            let times: Vec<_> = all.iter().map(|came| came.at).collect();
-            let split = split_off(&mut all, len);
-            assert_eq!((lens(&all), lens(&split)), (first.to_vec(), rest.to_vec()), "at {len}");
-            assert!(split.back().is_none_or(|last| last.at == times[2]));
-        }
-    }
-
-    #[test]
-    fn all_that_wait_are_counted_from_when_the_first_of_them_came() {
-        let ledger = ShardLedger::new(ShardId(0), ShardState::Open, true);
-        let mut incoming = Incoming::new(ledger);
-        let now = Instant::now();
-        let at = |before_ms| now.checked_sub(Duration::from_millis(before_ms)).unwrap();
-        incoming.came.push_back(Came { len: 3, at: at(20) });
-        incoming.came.push_back(Came { len: 2, at: at(5) });
-        assert_eq!(incoming.waited(now), Duration::from_millis(3 * 20 + 2 * 5));
-    }
-}
+mod tests;

@@ -217,18 +217,13 @@ pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
     }
 }
 
-/// Keeps the definition's smoothed service time: an eighth of each new measurement.
+/// Keeps the definition's service time.
 fn measure(done: &Done) {
     // what was put off or given back says nothing about the time
     if !matches!(done.end, Some(AttemptEnd::Finished(_) | AttemptEnd::Failed { .. })) {
         return;
     }
-    let took = done.ended_at.since(done.started_at);
-    let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
-    let smoothed = &done.attempt.definition.service_ns;
-    let before = smoothed.load(Ordering::Relaxed);
-    let after = if before == 0 { took } else { before - before / 8 + took / 8 };
-    smoothed.store(after.max(1), Ordering::Relaxed);
+    done.attempt.definition.service.add(done.ended_at.since(done.started_at));
 }
 
 /// An async attempt in progress. If its future is dropped before it is over, because the deadline

@@ -39,9 +39,9 @@ pub(crate) fn retry_after(
     slots: usize,
     starts: usize,
 ) -> Duration {
-    let (mut waiting, mut rows_per_s, mut service_s, mut shards) = (0, 0.0, 0.0, 0.0);
+    let (mut waiting, mut rows_per_s, mut service_s, mut shards) = (0.0, 0.0, 0.0, 0.0);
     for load in loads.filter(|load| load.commit_s > 0.0) {
-        waiting += load.incoming;
+        waiting += load.incoming_rows();
         rows_per_s += load.commit_rows.max(1.0) / load.commit_s;
         service_s += load.service_s;
         shards += 1.0;
@@ -49,7 +49,7 @@ pub(crate) fn retry_after(
     if shards == 0.0 {
         return Duration::from_secs_f64(UNMEASURED_S);
     }
-    let stored = waiting as f64 / 2.0 / rows_per_s;
+    let stored = waiting / 2.0 / rows_per_s;
     let started = match starts {
         0 => 0.0,
         _ if service_s == 0.0 => UNMEASURED_S,
@@ -66,6 +66,7 @@ mod tests {
         ShardLoad {
             failing: false,
             incoming,
+            incoming_kib: 0,
             ready: 0,
             running: 0,
             commit_s,
@@ -84,6 +85,8 @@ mod tests {
     fn a_caller_comes_back_when_half_of_what_waits_is_stored() {
         assert_eq!(after(&[load(10_000, 0.01)], 0), 0.5);
         assert_eq!(after(&[load(10_000, 0.02)], 0), 1.0);
+        let large = ShardLoad { incoming_kib: 40_000, ..load(0, 0.01) };
+        assert_eq!(after(&[large], 0), 0.5, "as much to write as 10,000 rows");
         assert_eq!(after(&[load(10_000, 0.01), load(10_000, 0.01)], 0), 0.5);
     }
 

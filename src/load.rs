@@ -10,6 +10,8 @@
 //! that would need a commit for this submission alone is dearer by the time of a sync; it is used
 //! where another one's rows take longer than that.
 
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A measurement that follows its changes slowly. It begins as the first one.
@@ -30,19 +32,48 @@ impl Smoothed {
     }
 }
 
+/// What an attempt of a definition takes, smoothed. Shared by the workers, which add to it.
+#[derive(Debug, Default)]
+pub(crate) struct ServiceTime(AtomicU64);
+
+impl ServiceTime {
+    /// An attempt took so long.
+    pub(crate) fn add(&self, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let before = self.0.load(Ordering::Relaxed);
+        let after = if before == 0 { took } else { before - before / 8 + took / 8 };
+        self.0.store(after.max(1), Ordering::Relaxed);
+    }
+
+    /// In nanoseconds; `None` before the first attempt has ended.
+    pub(crate) fn ns(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// So many KiB of arguments or results take about as long to write as one row more: a page of the file.
+const KIB_OF_A_ROW: f64 = 4.0;
+
+/// Rows and what is in them, in rows.
+fn in_rows(rows: usize, kib: usize) -> f64 {
+    rows as f64 + kib as f64 / KIB_OF_A_ROW
+}
+
 /// What a shard's batches take, smoothed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Commits {
     pub(crate) commit_s: Smoothed,
     pub(crate) sync_s: Smoothed,
+    /// How much a batch writes, in rows.
     pub(crate) rows: Smoothed,
 }
 
 impl Commits {
-    pub(crate) fn add(&mut self, took: Duration, synced_in: Duration, rows: usize) {
+    /// A batch of so many rows, with so many KiB in those that are large.
+    pub(crate) fn add(&mut self, took: Duration, synced_in: Duration, rows: usize, kib: usize) {
         self.commit_s.add(took.as_secs_f64());
         self.sync_s.add(synced_in.min(took).as_secs_f64());
-        self.rows.add(rows as f64);
+        self.rows.add(in_rows(rows, kib));
     }
 }
 
@@ -62,14 +93,15 @@ const ENDS_SOON: f64 = 2.0;
 pub(crate) struct ShardLoad {
     /// Whether its last batch was refused, a moment ago. Such a shard does nothing quickly.
     pub(crate) failing: bool,
-    /// Submissions on their way to it.
+    /// Submissions on their way to it, and the KiB of those that are large.
     pub(crate) incoming: usize,
+    pub(crate) incoming_kib: usize,
     /// Tasks that are ready in it.
     pub(crate) ready: usize,
     /// Attempts of its tasks that run or wait in a worker.
     pub(crate) running: usize,
     /// Seconds that a batch takes; those of them that are for its COMMIT, mostly for a sync, if commits
-    /// are synced; and how many rows it has.
+    /// are synced; and how much it writes, in rows.
     pub(crate) commit_s: f64,
     pub(crate) sync_s: f64,
     pub(crate) commit_rows: f64,
@@ -89,11 +121,16 @@ impl ShardLoad {
         self.wait_s(self.remembered(), slots, batch)
     }
 
+    /// How much is on its way to it, in rows.
+    pub(crate) fn incoming_rows(&self) -> f64 {
+        in_rows(self.incoming, self.incoming_kib)
+    }
+
     fn wait_s(&self, (commit_s, sync_s): (f64, f64), slots: f64, batch: usize) -> f64 {
         // more rows make the batch larger, and another one where it is full
         let work_s = (commit_s - sync_s).max(0.0) / self.commit_rows.max(1.0);
         let per_row = work_s + sync_s / batch.max(1) as f64;
-        let stored = commit_s + per_row * self.incoming as f64;
+        let stored = commit_s + per_row * self.incoming_rows();
         // what is on its way will be ready before it, and what runs beyond the slots waits already
         let before = (self.incoming + self.ready + self.running) as f64 - slots;
         let turn = self.service_s * before.max(0.0) / slots.max(1.0);

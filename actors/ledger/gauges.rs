@@ -27,6 +27,8 @@ pub(crate) struct Sums {
 pub(crate) struct Gauges {
     /// Submissions that are on their way to it or not answered yet.
     pub(crate) incoming: AtomicUsize,
+    /// The KiB of those among them that are large.
+    pub(crate) incoming_kib: AtomicUsize,
     /// Rows that are ready, as far as is known.
     pub(crate) ready: AtomicUsize,
     /// Tasks in the file that haven't started.
@@ -60,6 +62,7 @@ impl Gauges {
     pub(crate) fn new() -> Self {
         Gauges {
             incoming: AtomicUsize::new(0),
+            incoming_kib: AtomicUsize::new(0),
             ready: AtomicUsize::new(0),
             not_started: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
@@ -161,6 +164,7 @@ impl Gauges {
         ShardLoad {
             failing,
             incoming: self.incoming.load(Ordering::Relaxed),
+            incoming_kib: self.incoming_kib.load(Ordering::Relaxed),
             ready: self.ready.load(Ordering::Relaxed),
             running: self.running.load(Ordering::Relaxed),
             commit_s,
@@ -191,7 +195,7 @@ mod tests {
     fn a_commit_that_is_under_way_counts_for_as_long_as_it_takes() {
         let gauges = Gauges::new();
         let mut commits = Commits::default();
-        commits.add(Duration::from_millis(10), Duration::from_millis(8), 100);
+        commits.add(Duration::from_millis(10), Duration::from_millis(8), 100, 0);
         gauges.set_commit(&commits);
         let later = Instant::now() + Duration::from_secs(4);
         let load = gauges.load(later);

@@ -1,7 +1,7 @@
 //! From a claim to an attempt in a worker's hands.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::ShardActor;
@@ -268,8 +268,7 @@ impl<S: ShardStore> ShardActor<S> {
 /// that is full of them takes to free a slot within two turnarounds. Then others may be claimed behind
 /// them, and they behind others.
 fn quick_ns(definition: &Definition, most_ns: u64) -> Option<u64> {
-    let lasts_ns = definition.service_ns.load(Ordering::Relaxed);
-    (lasts_ns > 0 && lasts_ns <= most_ns).then_some(lasts_ns)
+    definition.service.ns().map(NonZeroU64::get).filter(|lasts_ns| *lasts_ns <= most_ns)
 }
 
 /// For how long an attempt keeps its slot, as far as is known.
@@ -277,10 +276,7 @@ fn lasts_ns(definition: &Definition) -> u64 {
     if definition.blocking {
         return 0;
     }
-    match definition.service_ns.load(Ordering::Relaxed) {
-        0 => UNKNOWN_NS,
-        known => known,
-    }
+    definition.service.ns().map_or(UNKNOWN_NS, NonZeroU64::get)
 }
 
 /// The submission's policy, else its definition's, else the queue's.

@@ -94,7 +94,7 @@ impl<S: ShardStore> ShardActor<S> {
         if let Some(synced_in) = stored.synced_in {
             let waited = incoming.waited(Instant::now());
             gauges.add_commit((took, synced_in), incoming.len() as u64, waited);
-            self.commit.add(took, synced_in, batch.items());
+            self.commit.add(took, synced_in, batch.items(), batch.kib());
         }
         gauges.set_commit(&self.commit);
         let ends = batch.settlements.iter();

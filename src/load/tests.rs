@@ -6,6 +6,7 @@ use super::*;
 const IDLE: ShardLoad = ShardLoad {
     failing: false,
     incoming: 0,
+    incoming_kib: 0,
     ready: 0,
     running: 0,
     commit_s: 0.001,
@@ -25,15 +26,16 @@ fn chosen(loads: &[ShardLoad], last: usize) -> Option<usize> {
 }
 
 fn load() -> impl Strategy<Value = ShardLoad> {
-    let counts = (0..5_000usize, 0..100_000usize, 0..5_000usize);
+    let counts = (0..5_000usize, 0..100_000usize, 0..100_000usize, 0..5_000usize);
     let times = (0.0..2.0f64, 0.0..1.5f64, 0.0..5_000.0f64, 0.0..10.0f64, 0.0..60.0f64);
     (any::<bool>(), counts, times).prop_map(|(failing, counts, times)| {
-        let (incoming, ready, running) = counts;
+        let (incoming, incoming_kib, ready, running) = counts;
         let (commit_s, sync_part, commit_rows, age_s, service_s) = times;
         let sync_s = commit_s * sync_part;
         ShardLoad {
             failing,
             incoming,
+            incoming_kib,
             ready,
             running,
             commit_s,
@@ -93,6 +95,35 @@ fn a_wait_is_that_for_the_commit_and_that_for_the_turn() {
     // 30 rows of 0.4 ms each, and of a hundredth of a sync
     waits(ShardLoad { sync_s: 0.08, ..busy }, 4.0, 0.1 + 30.0 * (0.02 / 50.0 + 0.000_8) + 6.5);
     waits(ShardLoad { sync_s: 0.2, ..busy }, 4.0, 0.1 + 30.0 * 0.002 + 6.5);
+    // 80 KiB are 20 rows more
+    waits(ShardLoad { incoming_kib: 80, ..busy }, 4.0, 0.1 + 50.0 * 0.002 + 6.5);
+}
+
+#[test]
+fn large_arguments_on_their_way_count() {
+    let few = ShardLoad { incoming: 10, incoming_kib: 10_000, service_s: 0.0, ..IDLE };
+    let many = ShardLoad { incoming: 1_000, incoming_kib: 0, ..few };
+    assert_eq!(chosen(&[few, many], 0), Some(1));
+    assert_eq!(chosen(&[ShardLoad { incoming_kib: 0, ..few }, many], 0), Some(0));
+}
+
+#[test]
+fn a_batch_of_large_rows_is_one_of_many_rows() {
+    let mut commits = Commits::default();
+    commits.add(Duration::from_millis(10), Duration::ZERO, 10, 360);
+    assert_eq!(commits.rows.get(), Some(100.0));
+}
+
+#[test]
+fn a_service_time_follows_its_measurements_slowly() {
+    let (service, ms) = (ServiceTime::default(), Duration::from_millis);
+    assert_eq!(service.ns(), None);
+    service.add(ms(8));
+    assert_eq!(service.ns(), NonZeroU64::new(8_000_000));
+    service.add(ms(16));
+    assert_eq!(service.ns(), NonZeroU64::new(9_000_000));
+    service.add(Duration::ZERO);
+    assert!(service.ns().is_some_and(|ns| ns.get() < 9_000_000));
 }
 
 #[test]
@@ -256,6 +287,7 @@ proptest! {
         let wait = load.expected_wait_s(slots, 1_000);
         let more = [
             ShardLoad { incoming: load.incoming + 10, ..load },
+            ShardLoad { incoming_kib: load.incoming_kib + 10, ..load },
             ShardLoad { ready: load.ready + 10, ..load },
             ShardLoad { running: load.running + 10, ..load },
             ShardLoad { commit_s: load.commit_s * 2.0, ..load },

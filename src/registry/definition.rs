@@ -4,7 +4,6 @@ use std::any::TypeId;
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use actix::Recipient;
 
@@ -12,6 +11,7 @@ use super::is_valid_name;
 use crate::attempt::Attempt;
 use crate::codec;
 use crate::error::StartError;
+use crate::load::ServiceTime;
 use crate::record::Encoded;
 use crate::result::TaskResult;
 use crate::task::{
@@ -61,9 +61,8 @@ pub(crate) struct Definition {
     pub(crate) blocking: bool,
     /// Whether its arguments are kept in memory only.
     pub(crate) cached: bool,
-    /// A moving average of what an attempt takes, in nanoseconds; 0 before the first. Kept by the
-    /// workers.
-    pub(crate) service_ns: AtomicU64,
+    /// What an attempt takes. Kept by the workers.
+    pub(crate) service: ServiceTime,
     /// The type that it was made from; a subscriber has none and is only the same as itself.
     source: Option<TypeId>,
     start: Start,
@@ -81,7 +80,7 @@ impl Definition {
             requires: T::requires(),
             blocking,
             cached,
-            service_ns: AtomicU64::new(0),
+            service: ServiceTime::default(),
             source: Some(TypeId::of::<T>()),
             start,
             output_to_json: output_to_json::<T>,
@@ -121,7 +120,7 @@ impl Definition {
             requires: Vec::new(),
             blocking,
             cached: false,
-            service_ns: AtomicU64::new(0),
+            service: ServiceTime::default(),
             source: None,
             start,
             output_to_json: |_| Some(serde_json::Value::Null),

@@ -49,6 +49,7 @@ pub(crate) use open::{OpenKind, OpenOptions, open_shard};
 pub(crate) use sqlite::{SqliteStore, StoreOptions, open_store};
 pub(crate) use work::CALLBACKS_MAX;
 
+use crate::admission;
 use crate::clock::Timestamp;
 use crate::codec::Codec;
 use crate::error::StoreError;
@@ -179,6 +180,13 @@ impl Batch {
             + self.cancellations.len()
             + self.redrives.len()
             + self.submissions.len()
+    }
+
+    /// How many KiB its large arguments and results have.
+    pub(crate) fn kib(&self) -> usize {
+        let arguments = self.submissions.iter().filter_map(|task| task.payload.as_ref());
+        let results = self.settlements.iter().filter_map(|end| end.output.as_ref());
+        arguments.chain(results).map(|bytes| admission::weight(bytes.len())).sum()
     }
 }
 
