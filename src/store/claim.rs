@@ -303,7 +303,8 @@ impl Work<'_> {
         let (store, id) = (self.store, KindId(row.get(8)?));
         let kind = self.kind(id);
         let (Some(kind), Some(definition)) = (kind, kind.and_then(|kind| kind.definition)) else {
-            panic!("only rows of registered definitions are picked");
+            // only rows of registered definitions are picked
+            return Err(damaged_page());
         };
         let text = row::text(row, 6)?;
         let payload = row.get_ref(9)?.as_blob_or_null()?;

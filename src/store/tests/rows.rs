@@ -1,6 +1,7 @@
 //! Rows that were changed behind the queue's back.
 
 use super::*;
+use crate::error::StoreErrorKind;
 
 /// Stores a task of the first definition, alters the file, and says with what the task would run.
 async fn input_after(alteration: &str) -> ClaimInput {
@@ -120,4 +121,17 @@ async fn the_time_of_a_commit_is_told_if_something_was_written_and_commits_are_s
     assert_eq!(store.apply(&batch()).await.unwrap().synced_in, None);
     store.options.syncs = false;
     assert_eq!(store.apply(&written).await.unwrap().synced_in, Some(Duration::ZERO));
+}
+
+/// As flipped bits in a page do.
+#[tokio::test]
+async fn a_row_that_changes_its_kind_once_it_is_listed_is_refused_as_damage() {
+    let mut shard = Shard::new();
+    let mut store = shard.open();
+    let submissions = vec![task()];
+    store.apply(&Batch { submissions, ..batch() }).await.unwrap();
+    store.connection.execute_batch("update task set kind = 77").unwrap();
+    let refused = store.apply(&Batch { claim: claim(1), ..batch() }).await;
+    let Err(BatchError::Refused(error)) = refused else { panic!("{refused:?}") };
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
 }
