@@ -6,8 +6,9 @@
 
 mod answer;
 mod gauges;
+mod worker;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -19,10 +20,10 @@ use tokio::sync::oneshot;
 pub(crate) use answer::{Answer, Waiter};
 use gauges::Gauges;
 pub(crate) use gauges::Sums;
+pub(crate) use worker::{Blocking, WorkerLedger};
 
-use super::outbox::{Once, Outbox};
+use super::outbox::Outbox;
 use super::shard::ShardActor;
-use super::worker::Worker;
 use crate::attempt::{Attempt, AttemptEnd, CachedInput};
 use crate::clock::Timestamp;
 use crate::error::{Result, StoreError};
@@ -363,78 +364,5 @@ impl Memory for ShardLedger {
 
     fn delivery_lives(&self, id: TaskId) -> bool {
         self.delivering().contains(&id.sequence())
-    }
-}
-
-/// A blocking attempt that was handed to the pool.
-#[derive(Debug)]
-pub(crate) struct Blocking {
-    pub(crate) attempt: Arc<Attempt>,
-    /// Whether it has got a thread.
-    pub(crate) runs: bool,
-}
-
-/// What lives in memory about one worker.
-#[derive(Debug)]
-pub(crate) struct WorkerLedger {
-    pub(crate) index: usize,
-    pub(crate) link: Link<Worker>,
-    pub(crate) runs: Outbox<Once<RunBatch>>,
-    /// Attempts that wait for a slot of this worker.
-    queue: Mutex<VecDeque<Arc<Attempt>>>,
-    /// Async attempts in progress; blocking ones run on threads of the pool.
-    pub(crate) running: AtomicUsize,
-    /// Attempts that are over and aren't reported yet.
-    done: Mutex<Vec<Done>>,
-    /// Whether the worker has been told to report.
-    pub(crate) armed: AtomicBool,
-    /// How to end an async attempt that runs.
-    aborts: Mutex<BTreeMap<TaskId, tokio::task::AbortHandle>>,
-    /// Blocking attempts that were handed to the pool.
-    blocking: Mutex<HashMap<TaskId, Blocking>>,
-}
-
-impl WorkerLedger {
-    pub(crate) fn new(index: usize) -> Arc<Self> {
-        Arc::new(WorkerLedger {
-            index,
-            link: Link::new(),
-            runs: Outbox::new(),
-            queue: Mutex::default(),
-            running: AtomicUsize::new(0),
-            done: Mutex::default(),
-            armed: AtomicBool::new(false),
-            aborts: Mutex::default(),
-            blocking: Mutex::default(),
-        })
-    }
-
-    pub(crate) fn queue(&self) -> MutexGuard<'_, VecDeque<Arc<Attempt>>> {
-        lock(&self.queue)
-    }
-
-    pub(crate) fn aborts(&self) -> MutexGuard<'_, BTreeMap<TaskId, tokio::task::AbortHandle>> {
-        lock(&self.aborts)
-    }
-
-    pub(crate) fn blocking(&self) -> MutexGuard<'_, HashMap<TaskId, Blocking>> {
-        lock(&self.blocking)
-    }
-
-    /// Notes an attempt's end and tells the worker, unless it has been told.
-    pub(crate) fn report(&self, done: Done) {
-        lock(&self.done).push(done);
-        if !self.armed.swap(true, Ordering::AcqRel) {
-            self.link.send(super::messages::Wake);
-        }
-    }
-
-    /// Notes the end of an attempt that the worker ran itself, and will report itself.
-    pub(crate) fn keep(&self, done: Done) {
-        lock(&self.done).push(done);
-    }
-
-    pub(crate) fn take_done(&self) -> Vec<Done> {
-        std::mem::take(&mut *lock(&self.done))
     }
 }
