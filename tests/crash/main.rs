@@ -4,24 +4,17 @@
 //! what was acknowledged, and its parent kills it when it has written enough.
 #![expect(clippy::unwrap_used, reason = "a test fails where its helper does")]
 
+mod scene;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::fs;
+use std::io;
+use std::time::Duration;
 
+use message_queue_sqlite::TaskResult;
 use message_queue_sqlite::prelude::*;
-use message_queue_sqlite::{TaskRecord, TaskResult};
 
-/// The part that a child plays, and where.
-const PART: &str = "MQS_CRASH_TEST_PART";
-const DIR: &str = "MQS_CRASH_TEST_DIR";
-
-/// The longest that anything here may take.
-const LONGEST: Duration = Duration::from_secs(30);
-
-const SHARDS: usize = 2;
+use scene::{Called, DIR, Journal, LONGEST, PART, Scene, all, lines, until_all_ended};
 
 #[task(name = "crash.step", backoff = "1ms..5ms", max_attempts = 50)]
 async fn step(number: u64, ctx: TaskContext) -> Result<u64, io::Error> {
@@ -48,108 +41,6 @@ async fn poison() -> Result<(), io::Error> {
 async fn neighbour(number: u64) -> Result<u64, io::Error> {
     tokio::time::sleep(Duration::from_millis(20)).await;
     Ok(number)
-}
-
-/// A file of lines, each written in one go behind the others.
-struct Journal(File);
-
-/// Where the durable callback writes.
-struct Called(Journal);
-
-impl Journal {
-    fn open(path: &Path) -> Self {
-        Journal(OpenOptions::new().create(true).append(true).open(path).unwrap())
-    }
-
-    fn line(&self, line: &str) -> Result<(), io::Error> {
-        (&self.0).write_all(format!("{line}\n").as_bytes())
-    }
-}
-
-/// The whole lines of a journal; a process that died may have left a part of one.
-fn lines(path: &Path) -> Vec<String> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole.lines().map(str::to_string).collect()
-}
-
-/// The files of one scene.
-#[derive(Clone)]
-struct Scene(PathBuf);
-
-impl Scene {
-    fn journal(&self) -> PathBuf {
-        self.0.join("journal")
-    }
-
-    fn called(&self) -> PathBuf {
-        self.0.join("called")
-    }
-
-    async fn queue(&self, max_crashes: u32) -> Queue {
-        let mut settings = Settings::default();
-        settings.tasks.max_crashes = max_crashes;
-        settings.shards.count = Some(SHARDS);
-        self.start(settings).await
-    }
-
-    /// A queue that soon adds a shard to these, if it has something to do: each submission waits for
-    /// a commit of its own, and none may wait.
-    async fn queue_that_grows(&self, shards: usize) -> Queue {
-        let mut settings = Settings::default();
-        settings.tasks.max_crashes = 100;
-        (settings.shards.min, settings.shards.max) = (shards, Some(shards + 1));
-        settings.shards.target_wait = Duration::from_micros(10);
-        settings.limits.batch = 1;
-        self.start(settings).await
-    }
-
-    async fn start(&self, settings: Settings) -> Queue {
-        let queue = Queue::builder().settings(settings).dir(self.0.join("queue"));
-        let queue = queue.discover(module_path!()).data(Called(Journal::open(&self.called())));
-        queue.start().await.unwrap()
-    }
-
-    fn spawn(&self, part: &str) -> Child {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "child", "--nocapture"]).stdout(Stdio::null());
-        command.env(PART, part).env(DIR, &self.0).spawn().unwrap()
-    }
-
-    /// Lets a child play its part until the journal has `more` lines more, then kills it.
-    fn kill_after(&self, part: &str, more: usize) {
-        let until = lines(&self.journal()).len() + more;
-        self.kill_when(part, |scene| lines(&scene.journal()).len() >= until);
-    }
-
-    /// Lets a child play its part until something is so, then kills it.
-    fn kill_when(&self, part: &str, reached: impl Fn(&Scene) -> bool) {
-        let mut child = self.spawn(part);
-        let since = Instant::now();
-        while !reached(self) {
-            assert_eq!(child.try_wait().unwrap(), None, "the child ended by itself");
-            assert!(since.elapsed() < LONGEST, "the child doesn't get there");
-            std::thread::yield_now();
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    /// Lets a child play its part to its end.
-    fn run(&self, part: &str) -> ExitStatus {
-        let mut child = self.spawn(part);
-        let since = Instant::now();
-        loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                return status;
-            }
-            if since.elapsed() > LONGEST {
-                child.kill().unwrap();
-                panic!("the child never ends");
-            }
-            std::thread::yield_now();
-        }
-    }
 }
 
 /// Not a test: what a child does.
@@ -211,42 +102,6 @@ async fn submit_poison(scene: &Scene) {
     let handle = queue.submit(later).await.unwrap();
     journal.line(&format!("poison {}", handle.id())).unwrap();
     until_all_ended(&queue).await;
-}
-
-/// Looks until nothing is left to do.
-async fn until_all_ended(queue: &Queue) {
-    let ended = async {
-        loop {
-            let counts = queue.counts().await.unwrap();
-            let open = [TaskStatus::NotStarted, TaskStatus::Running, TaskStatus::Callbacking];
-            if open.iter().all(|status| counts.get(status).is_none_or(|tasks| *tasks == 0)) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    if tokio::time::timeout(LONGEST, ended).await.is_err() {
-        let open = [TaskStatus::NotStarted, TaskStatus::Running, TaskStatus::Callbacking];
-        let mut left = Vec::new();
-        for status in open {
-            let list = ListTasks { status: Some(status), limit: 5, ..ListTasks::default() };
-            left.extend(queue.list(list).await.unwrap().tasks);
-        }
-        panic!("not every task ends: {:?}, as {left:#?}", queue.counts().await);
-    }
-}
-
-async fn all(queue: &Queue, name: &str) -> BTreeMap<TaskId, TaskRecord> {
-    let mut found = BTreeMap::new();
-    let mut list = ListTasks { name: Some(name.into()), limit: 500, ..ListTasks::default() };
-    loop {
-        let page = queue.list(list.clone()).await.unwrap();
-        found.extend(page.tasks.into_iter().map(|record| (record.id, record)));
-        match page.next {
-            Some(next) => list.after = Some(next),
-            None => return found,
-        }
-    }
 }
 
 #[tokio::test]
