@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use message_queue_sqlite::TaskRecord;
 use message_queue_sqlite::prelude::*;
 
+use crate::retiring::Ran;
+
 /// The part that a child plays, and where.
 pub(crate) const PART: &str = "MQS_CRASH_TEST_PART";
 pub(crate) const DIR: &str = "MQS_CRASH_TEST_DIR";
@@ -55,6 +57,10 @@ impl Scene {
         self.0.join("called")
     }
 
+    pub(crate) fn ran(&self) -> PathBuf {
+        self.0.join("ran")
+    }
+
     pub(crate) async fn queue(&self, max_crashes: u32) -> Queue {
         let mut settings = Settings::default();
         settings.tasks.max_crashes = max_crashes;
@@ -76,6 +82,7 @@ impl Scene {
     pub(crate) async fn start(&self, settings: Settings) -> Queue {
         let queue = Queue::builder().settings(settings).dir(self.0.join("queue"));
         let queue = queue.discover("crash").data(Called(Journal::open(&self.called())));
+        let queue = queue.data(Ran(Journal::open(&self.ran())));
         queue.start().await.unwrap()
     }
 
