@@ -12,14 +12,26 @@ pub(crate) struct Span {
 }
 
 /// What the slots did while there was a task that could have run.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Occupancy {
     /// The part of the slots' time that attempts took, from 0 to 1.
     pub(crate) busy_ratio: f64,
-    /// The longest that one slot waited at a stretch, in nanoseconds.
-    pub(crate) longest_idle: u64,
+    /// How long each of the slots waited at a stretch, in nanoseconds, the shortest first.
+    pub(crate) idle: Vec<u64>,
     /// How long tasks were ready, in nanoseconds.
     pub(crate) ready: u64,
+}
+
+impl Occupancy {
+    /// The longest that one slot waited at a stretch, in nanoseconds.
+    pub(crate) fn longest_idle(&self) -> u64 {
+        self.idle.last().copied().unwrap_or(0)
+    }
+
+    /// How many times a slot waited for longer than so many nanoseconds.
+    pub(crate) fn idle_over(&self, most: u64) -> usize {
+        self.idle.len() - self.idle.partition_point(|idle| *idle <= most)
+    }
 }
 
 /// Stretches of time, in order and apart from each other.
@@ -50,11 +62,12 @@ impl Stretches {
         self.0.iter().map(|(from, to)| to - from).sum()
     }
 
-    /// How much of each stretch lies between two moments.
+    /// How much of each stretch lies between two moments, of those of which something does.
     fn within(&self, from: u64, to: u64) -> impl Iterator<Item = u64> {
         let first = self.0.partition_point(|(_, end)| *end <= from);
         let rest = self.0[first..].iter().take_while(move |(begin, _)| *begin < to);
-        rest.map(move |(begin, end)| to.min(*end).saturating_sub(from.max(*begin)))
+        let part = rest.map(move |(begin, end)| to.min(*end).saturating_sub(from.max(*begin)));
+        part.filter(|part| *part > 0)
     }
 }
 
@@ -75,18 +88,16 @@ pub(crate) fn occupancy(
     let mut in_order: Vec<&Span> = spans.iter().collect();
     in_order.sort_by_key(|span| span.started_at);
     let mut free_since = vec![vec![0; slots_per_worker]; workers];
-    let mut longest_idle = 0;
+    let mut idle = Vec::new();
     for span in in_order {
         let Some(slot) = free_since[span.worker].iter_mut().min() else { continue };
-        let idle = within(*slot, span.started_at).max().unwrap_or(0);
-        longest_idle = longest_idle.max(idle);
+        idle.extend(within(*slot, span.started_at));
         *slot = span.ended_at.max(*slot);
     }
-    for slot in free_since.into_iter().flatten() {
-        longest_idle = longest_idle.max(within(slot, last).max().unwrap_or(0));
-    }
+    idle.extend(free_since.into_iter().flatten().flat_map(|slot| within(slot, last)));
+    idle.sort_unstable();
     let slots = (workers * slots_per_worker) as f64;
-    Some(Occupancy { busy_ratio: busy as f64 / (slots * ready as f64), longest_idle, ready })
+    Some(Occupancy { busy_ratio: busy as f64 / (slots * ready as f64), idle, ready })
 }
 
 #[cfg(test)]
@@ -101,14 +112,14 @@ mod tests {
     fn a_slot_that_goes_from_task_to_task_is_always_busy() {
         let spans = [span(0, 0, 0, 10), span(0, 0, 10, 20), span(0, 0, 20, 30)];
         let found = occupancy(&spans, 1, 1);
-        assert_eq!(found, Some(Occupancy { busy_ratio: 1.0, longest_idle: 0, ready: 20 }));
+        assert_eq!(found, Some(Occupancy { busy_ratio: 1.0, idle: vec![], ready: 20 }));
     }
 
     #[test]
     fn a_pause_while_a_task_is_ready_counts() {
         let spans = [span(0, 0, 0, 10), span(0, 0, 15, 20)];
         let found = occupancy(&spans, 1, 1).unwrap();
-        assert_eq!((found.ready, found.longest_idle), (15, 5));
+        assert_eq!((found.ready, found.longest_idle()), (15, 5));
         assert!((found.busy_ratio - 10.0 / 15.0).abs() < 1e-9);
     }
 
@@ -116,14 +127,14 @@ mod tests {
     fn a_pause_while_nothing_is_ready_does_not_count() {
         let spans = [span(0, 0, 2, 10), span(0, 50, 51, 60)];
         let found = occupancy(&spans, 1, 1).unwrap();
-        assert_eq!((found.ready, found.longest_idle), (3, 2));
+        assert_eq!((found.ready, found.longest_idle()), (3, 2));
     }
 
     #[test]
     fn a_worker_that_never_ran_anything_was_idle_all_the_time() {
         let spans = [span(0, 0, 0, 10), span(0, 0, 10, 20)];
         let found = occupancy(&spans, 2, 1).unwrap();
-        assert_eq!((found.busy_ratio, found.longest_idle), (0.5, 10));
+        assert_eq!((found.busy_ratio, found.longest_idle()), (0.5, 10));
     }
 
     #[test]
@@ -135,13 +146,27 @@ mod tests {
             span(0, 0, 13, 20),
             span(0, 0, 21, 30),
         ];
-        assert_eq!(occupancy(&spans, 1, 2).unwrap().longest_idle, 3);
+        assert_eq!(occupancy(&spans, 1, 2).unwrap().longest_idle(), 3);
     }
 
     #[test]
     fn a_slot_is_idle_for_as_long_as_one_ready_task_follows_another() {
         let spans = [span(0, 0, 5, 20), span(0, 5, 9, 20)];
-        assert_eq!(occupancy(&spans, 1, 2).unwrap().longest_idle, 9);
+        assert_eq!(occupancy(&spans, 1, 2).unwrap().longest_idle(), 9);
+    }
+
+    #[test]
+    fn each_time_that_a_slot_waits_counts_once() {
+        let spans = [
+            span(0, 0, 0, 10),
+            span(0, 0, 15, 20),
+            span(0, 0, 27, 30),
+            span(0, 50, 50, 60),
+            span(0, 50, 60, 70),
+        ];
+        let found = occupancy(&spans, 1, 1).unwrap();
+        assert_eq!(found.idle, [5, 7], "from 30 to 50 there was nothing to do");
+        assert_eq!((found.idle_over(4), found.idle_over(5), found.idle_over(7)), (2, 1, 0));
     }
 
     #[test]
