@@ -238,6 +238,8 @@ fn auto_measures_each_number_of_shards_and_one_that_adapts_in_each_phase() {
     let worst = (0..5).map(|phase| of_best(adapts, phase)).fold(f64::INFINITY, f64::min);
     lies(adapts, "worst_of_best", worst - 0.01, worst + 0.01);
     assert!(adapts["direction_changes"].is_u64());
+    let added = adapts["shards_added"].as_u64().unwrap();
+    assert_eq!(adapts["shards_retired"], added, "what was added is retired in the rest");
 }
 
 #[test]

@@ -60,14 +60,19 @@ pub(crate) fn slots() -> usize {
     workers() * Settings::default().workers.concurrency
 }
 
-/// A queue with the settings of the case, all others as they are by default.
+/// A queue with the settings of the case.
 pub(crate) fn builder(dir: &Path, durability: Durability, shards: usize) -> QueueBuilder {
+    Queue::builder().settings(settings(dir, durability, shards))
+}
+
+/// The settings of a case, all others as they are by default.
+fn settings(dir: &Path, durability: Durability, shards: usize) -> Settings {
     let mut settings = Settings::default();
     settings.storage.dir = dir.to_path_buf();
     settings.storage.durability = durability.setting();
     settings.shards.count = Some(shards);
     settings.workers.count = Some(workers());
-    Queue::builder().settings(settings)
+    settings
 }
 
 /// Starts a queue for no-op tasks. They run unless the gate is used to hold them.
@@ -77,8 +82,14 @@ pub(crate) async fn start(dir: &Path, case: Case, gate: &Gate) -> Result<Queue, 
 }
 
 /// Starts a queue for no-op tasks whose number of shards adapts, between one and so many.
-pub(crate) async fn start_adaptive(dir: &Path, case: Case) -> Result<Queue, AnyError> {
-    let builder = builder(dir, case.durability, 1).shards_between(1, case.shards);
+pub(crate) async fn start_adaptive(
+    dir: &Path,
+    case: Case,
+    retire_after: Duration,
+) -> Result<Queue, AnyError> {
+    let mut settings = settings(dir, case.durability, 1);
+    settings.shards.retire_after = retire_after;
+    let builder = Queue::builder().settings(settings).shards_between(1, case.shards);
     Ok(builder.register::<Noop>().start().await?)
 }
 
