@@ -249,6 +249,8 @@ fn idle_sees_a_queue_that_writes_nothing() {
     says(row, &[], &[&RATES, &SUBMITS, &ENDS, &["row_writes_per_task"]]);
     assert_eq!((&row["commits"], &row["row_writes"]), (&0.0.into(), &0.0.into()));
     assert!(row["cpu_percent"].is_number());
+    assert_eq!(row["wakeups"].is_number(), cfg!(target_os = "linux"));
+    assert_eq!(row["must"]["wakeups"]["at_most"], 0.0);
 }
 
 #[test]

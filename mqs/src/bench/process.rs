@@ -1,5 +1,6 @@
 //! What the system says of this process: memory and processor time.
 
+use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,6 +22,20 @@ pub(crate) fn rss_mb() -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024.0 / 1e6)
+}
+
+/// How often threads of this process, but for the one that asks, went to sleep so far; `None` where there
+/// is no Linux to ask. A thread that did anything in between has done so once more.
+pub(crate) fn sleeps_of_others() -> Option<u64> {
+    let sleeps = |directory: &Path| {
+        let status = std::fs::read_to_string(directory.join("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse::<u64>().ok()
+    };
+    let all = std::fs::read_dir("/proc/self/task").ok()?;
+    // a thread that has ended meanwhile isn't there any more
+    let all: u64 = all.filter_map(|thread| sleeps(&thread.ok()?.path())).sum();
+    Some(all.saturating_sub(sleeps(Path::new("/proc/thread-self"))?))
 }
 
 /// Watches the resident memory from a thread of its own.
@@ -62,6 +77,26 @@ mod tests {
         let most = watch.stop().unwrap();
         assert!(most > before + 60.0, "{before} MB before, at most {most} MB");
         drop(block);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_thread_that_does_something_has_slept_once_more() {
+        let (ask, asked) = channel::<()>();
+        let (answer, answered) = channel();
+        let thread =
+            std::thread::spawn(move || asked.iter().for_each(|()| answer.send(()).unwrap()));
+        let before = sleeps_of_others().unwrap();
+        ask.send(()).unwrap();
+        answered.recv().unwrap();
+        // it may still be on its way to sleep
+        let began = std::time::Instant::now();
+        while sleeps_of_others().unwrap() == before {
+            assert!(began.elapsed() < Duration::from_secs(60), "it went to sleep unseen");
+            std::thread::yield_now();
+        }
+        drop(ask);
+        thread.join().unwrap();
     }
 
     #[test]

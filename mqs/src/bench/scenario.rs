@@ -83,7 +83,7 @@ const fn after(end: &'static str, bound: Bound) -> Goal {
 }
 
 /// What must be reached, on any machine: all but the times of `reopen` and `mixed` are ratios.
-const GOALS: [Goal; 24] = [
+const GOALS: [Goal; 25] = [
     of(Single, Normal, 1, "ratio", AtLeast(0.60)),
     of(Single, Normal, 2, "ratio", AtLeast(0.50)),
     of(Single, Full, 1, "ratio", AtLeast(0.65)),
@@ -108,6 +108,7 @@ const GOALS: [Goal; 24] = [
     of_all(Idle, "cpu_percent", AtMost(0.1)),
     of_all(Idle, "row_writes", AtMost(0.0)),
     of_all(Idle, "commits", AtMost(0.0)),
+    of_all(Idle, "wakeups", AtMost(0.0)),
 ];
 
 /// What a row must reach.
