@@ -8,7 +8,8 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     match runner::run(&runner::Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("peers: {error}");
             ExitCode::FAILURE

@@ -11,6 +11,9 @@ use super::contenders::CONTENDERS;
 ///
 /// Each round is a process of its own; rounds alternate; medians are reported. README.md has the
 /// settings of each peer. Read the ratios: the figures follow the machine and its disk.
+///
+/// A task that never ran or ran twice, and a round without a figure, are failures of that peer: the run
+/// goes on, and its exit code is 1.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "peers")]
 pub(crate) struct Options {
@@ -46,6 +49,9 @@ pub(crate) struct Options {
     /// with; from 1 to 4096
     #[arg(long, value_name = "N", value_parser = many)]
     pub(crate) concurrency: Option<usize>,
+    /// Ends with exit code 1 if something that is aimed at is missed
+    #[arg(long)]
+    pub(crate) check: bool,
     /// Lists the peers and ends
     #[arg(long)]
     pub(crate) list: bool,

@@ -6,6 +6,7 @@ use peers::{AnyError, Latency, Report, Scenario, median};
 use serde_json::json;
 
 use super::contenders::Contender;
+use super::goals::Verdict;
 use super::{Case, Options, programs};
 
 /// The rounds of one contender.
@@ -17,8 +18,12 @@ pub(crate) struct Row {
     pub(crate) reports: Vec<Report>,
     /// Why there is no figure.
     pub(crate) failure: Option<String>,
+    /// Tasks of the calibration that never ran, and runs of one beyond its first.
+    calibrated: (usize, u64),
     /// The rate of `ours` divided by its own.
     ours_of_it: Option<f64>,
+    /// What became of the case's goal; in the row of `ours`.
+    verdict: Option<Verdict>,
 }
 
 /// Why a round has no rate.
@@ -30,45 +35,86 @@ pub(crate) fn why_not(report: &Report) -> String {
 }
 
 impl Row {
-    /// With the number of tasks that a calibration chose.
+    /// With the number of tasks that a calibration chose, and its tasks that never ran and runs too
+    /// many.
     pub(crate) fn new(
         contender: &'static Contender,
         case: Case,
         tasks: Result<usize, AnyError>,
+        calibrated: (usize, u64),
     ) -> Row {
         let (tasks, failure) = match tasks {
             Ok(tasks) => (tasks, None),
             Err(error) => (0, Some(error.to_string())),
         };
-        Row { contender, case, tasks, reports: Vec::new(), failure, ours_of_it: None }
+        Row {
+            contender,
+            case,
+            tasks,
+            reports: Vec::new(),
+            failure,
+            calibrated,
+            ours_of_it: None,
+            verdict: None,
+        }
     }
 
     fn median(&self, figure: impl Fn(&Report) -> Option<f64>) -> Option<f64> {
         median(self.reports.iter().filter_map(figure))
     }
 
-    /// Only if each round has one: the median of those that went well would flatter.
+    /// Whether each round has its figure: the median of those that went well would flatter.
+    fn is_whole(&self) -> bool {
+        self.failure.is_none() && self.reports.iter().all(|report| self.figured(report))
+    }
+
+    /// Whether a round has the figure that its scenario is about.
+    fn figured(&self, report: &Report) -> bool {
+        match self.case.scenario {
+            Scenario::Latency => report.start.is_some(),
+            _ => report.tasks_per_s.is_some(),
+        }
+    }
+
     pub(crate) fn rate(&self) -> Option<f64> {
-        let all = self.reports.iter().all(|report| report.tasks_per_s.is_some());
-        all.then(|| self.median(|report| report.tasks_per_s)).flatten()
+        self.is_whole().then(|| self.median(|report| report.tasks_per_s)).flatten()
+    }
+
+    /// How many times as fast `ours` is.
+    pub(crate) fn ours_of_it(&self) -> Option<f64> {
+        self.ours_of_it
     }
 
     fn latency(&self, which: fn(&Report) -> Option<Latency>) -> Option<Latency> {
+        if !self.is_whole() {
+            return None;
+        }
         let p50_us = self.median(|report| which(report).map(|latency| latency.p50_us))?;
         let p99_us = self.median(|report| which(report).map(|latency| latency.p99_us))?;
         Some(Latency { p50_us, p99_us })
     }
 
+    /// In all rounds and the calibration.
     fn duplicates(&self) -> u64 {
-        self.reports.iter().map(|report| report.duplicates).sum()
+        self.reports.iter().map(|report| report.duplicates).sum::<u64>() + self.calibrated.1
     }
 
     fn missing(&self) -> usize {
-        self.reports.iter().map(|report| report.missing).sum()
+        self.reports.iter().map(|report| report.missing).sum::<usize>() + self.calibrated.0
     }
 
     fn refused(&self) -> usize {
         self.reports.iter().map(|report| report.refused).sum()
+    }
+
+    /// Whether a task didn't run exactly once, or a round has no figure.
+    pub(crate) fn went_wrong(&self) -> bool {
+        !self.notes().is_empty()
+    }
+
+    /// Whether the case's goal was missed.
+    pub(crate) fn missed(&self) -> bool {
+        self.verdict.as_ref().is_some_and(|verdict| !verdict.reached())
     }
 
     /// What went wrong, in words.
@@ -77,10 +123,7 @@ impl Row {
         if let Some(failure) = &self.failure {
             notes.push(failure.replace('\n', " "));
         }
-        let unfinished = self
-            .reports
-            .iter()
-            .find(|report| self.case.scenario != Scenario::Latency && report.tasks_per_s.is_none());
+        let unfinished = self.reports.iter().find(|report| !self.figured(report));
         notes.extend(unfinished.map(why_not));
         let count = |number: u64, what: &str| (number > 0).then(|| format!("{number} {what}"));
         notes.extend(count(self.duplicates(), "duplicate runs"));
@@ -119,12 +162,15 @@ impl Row {
             "missing": self.missing(),
             "refused": self.refused(),
             "failure": self.failure,
+            "failed": self.went_wrong(),
+            "must": self.verdict.as_ref().map(Verdict::must),
+            "reached": self.verdict.as_ref().map(Verdict::reached),
         })
         .to_string()
     }
 }
 
-/// Sets each row beside the one of `ours`.
+/// Sets each row of a case beside the one of `ours`, and that one beside the case's goal.
 pub(crate) fn compare(rows: &mut [Row]) {
     let figure = |row: &Row| match row.case.scenario {
         // the shorter the better, so it is the other way round
@@ -132,8 +178,12 @@ pub(crate) fn compare(rows: &mut [Row]) {
         _ => row.rate(),
     };
     let ours = rows.iter().find(|row| row.contender.name == "ours").and_then(figure);
-    for row in rows {
+    for row in rows.iter_mut() {
         row.ours_of_it = ours.zip(figure(row)).map(|(ours, its)| ours / its);
+    }
+    let verdict = rows.first().and_then(|row| Verdict::of(row.case.scenario, rows));
+    for row in rows.iter_mut().filter(|row| row.contender.name == "ours") {
+        row.verdict.clone_from(&verdict);
     }
 }
 
@@ -197,47 +247,28 @@ fn line(row: &Row) -> String {
     format!("{name:<20}{tasks:>8}{figures}  {}", row.notes())
 }
 
-/// What is aimed at, and what was found: 10 times the fastest end to end, a faster drain than
-/// honker's batches, a lower latency than effectum's.
-pub(crate) fn goals(rows: &[Row]) -> String {
-    let mut lines = Vec::new();
-    for row in rows.iter().filter(|row| row.contender.name == "ours") {
-        let case = row.case;
-        let same = |other: &&Row| {
-            let (mine, its) = (case, other.case);
-            mine.scenario == its.scenario && mine.durability == its.durability
-        };
-        let others = rows.iter().filter(same).filter(|other| !other.contender.is_ours());
-        let (name, aim) = match case.scenario {
-            Scenario::Single => (None, "at least 10"),
-            Scenario::Drain => (Some("honker-batch"), "more than 1"),
-            Scenario::Latency => (Some("effectum"), "more than 1"),
-            _ => continue,
-        };
-        let others = others.filter(|other| name.is_none_or(|name| name == other.contender.name));
-        let nearest = others.filter(|other| other.ours_of_it.is_some());
-        let nearest = nearest.min_by(|a, b| {
-            a.ours_of_it.unwrap_or(f64::MAX).total_cmp(&b.ours_of_it.unwrap_or(f64::MAX))
-        });
-        if let Some((other, ratio)) = nearest.and_then(|other| Some((other, other.ours_of_it?))) {
-            let (scenario, durability) = (case.scenario.name(), case.durability.name());
-            let than = other.contender.name;
-            lines.push(format!("{scenario}, {durability}: {ratio:.2} of {than}; aim: {aim}"));
-        }
-    }
-    lines.join("\n")
+/// What must be reached in these cases and what became of it, and what went wrong: a line each.
+pub(crate) fn summary(rows: &[Row]) -> String {
+    let case = |row: &Row| format!("{}, {}", row.case.scenario.name(), row.case.durability.name());
+    let judged = rows
+        .iter()
+        .filter_map(|row| row.verdict.as_ref().map(|verdict| format!("{}: {verdict}", case(row))));
+    let wrong = rows.iter().filter(|row| row.went_wrong());
+    let wrong =
+        wrong.map(|row| format!("{}: {} FAILED: {}", case(row), row.contender.name, row.notes()));
+    judged.chain(wrong).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::runner::contenders::CONTENDERS;
     use peers::Durability;
 
-    fn row(name: &str, scenario: Scenario, rates: &[Option<f64>]) -> Row {
+    pub(crate) fn row(name: &str, scenario: Scenario, rates: &[Option<f64>]) -> Row {
         let contender = CONTENDERS.iter().find(|one| one.name == name).unwrap();
         let case = Case { scenario, durability: Durability::Normal };
-        let mut row = Row::new(contender, case, Ok(10));
+        let mut row = Row::new(contender, case, Ok(10), (0, 0));
         row.reports.extend(rates.iter().map(|rate| Report {
             tasks: 10,
             tasks_per_s: *rate,
@@ -257,31 +288,58 @@ mod tests {
     }
 
     #[test]
-    fn the_fastest_of_the_others_is_the_one_that_counts() {
-        let single = Scenario::Single;
-        let rows = ["ours", "ours-quiet", "effectum", "honker-batch"].into_iter();
-        let rates = [100.0, 500.0, 5.0, 20.0].into_iter();
-        let mut rows: Vec<Row> =
-            rows.zip(rates).map(|(name, rate)| row(name, single, &[Some(rate)])).collect();
-        compare(&mut rows);
-        assert_eq!(goals(&rows), "single, NORMAL: 5.00 of honker-batch; aim: at least 10");
-    }
-
-    #[test]
-    fn of_two_latencies_the_shorter_one_is_better() {
-        let latency = Scenario::Latency;
-        let mut rows =
-            vec![row("ours", latency, &[Some(50.0)]), row("effectum", latency, &[Some(400.0)])];
-        compare(&mut rows);
-        assert_eq!(goals(&rows), "latency, NORMAL: 8.00 of effectum; aim: more than 1");
-    }
-
-    #[test]
     fn duplicates_and_missing_tasks_are_in_the_line_and_in_the_json() {
         let mut row = row("fang", Scenario::Single, &[Some(1.0)]);
         (row.reports[0].duplicates, row.reports[0].missing) = (7, 2);
         assert!(line(&row).ends_with("7 duplicate runs; 2 tasks missing"), "{}", line(&row));
         let json: serde_json::Value = serde_json::from_str(&row.json()).unwrap();
         assert_eq!((json["duplicates"].as_u64(), json["missing"].as_u64()), (Some(7), Some(2)));
+    }
+
+    #[test]
+    fn a_task_that_did_not_run_exactly_once_is_a_failure_of_its_contender_alone() {
+        let mut rows = [
+            row("fang", Scenario::Single, &[Some(1.0), Some(1.0)]),
+            row("apalis-hook", Scenario::Single, &[Some(1.0)]),
+            row("effectum", Scenario::Single, &[Some(1.0)]),
+        ];
+        rows[0].reports[1].duplicates = 1;
+        rows[1].reports[0].missing = 2;
+        assert_eq!(rows.each_ref().map(Row::went_wrong), [true, true, false]);
+        let lines = "single, NORMAL: fang FAILED: 1 duplicate runs\n\
+                     single, NORMAL: apalis-hook FAILED: 2 tasks missing";
+        assert_eq!(summary(&rows), lines);
+        assert!(rows[0].json().contains(r#""failed":true"#), "{}", rows[0].json());
+    }
+
+    #[test]
+    fn a_calibration_counts_as_well() {
+        let contender = &CONTENDERS[0];
+        let case = Case { scenario: Scenario::Bulk, durability: Durability::Full };
+        assert!(!Row::new(contender, case, Ok(10), (0, 0)).went_wrong());
+        let row = Row::new(contender, case, Ok(10), (3, 4));
+        assert_eq!(row.notes(), "4 duplicate runs; 3 tasks missing");
+    }
+
+    #[test]
+    fn a_contender_that_could_not_be_measured_has_failed_and_has_no_figure() {
+        let mut broken = row("fang", Scenario::Single, &[Some(1.0)]);
+        broken.failure = Some("it crashed".into());
+        assert!(broken.went_wrong() && broken.rate().is_none());
+        let late = row("effectum", Scenario::Latency, &[Some(1.0), None]);
+        assert!(late.went_wrong() && late.latency(|report| report.start).is_none());
+    }
+
+    #[test]
+    fn the_goal_of_a_case_is_judged_in_the_row_of_ours() {
+        let single = Scenario::Single;
+        let mut rows = [row("ours", single, &[Some(50.0)]), row("effectum", single, &[Some(10.0)])];
+        compare(&mut rows);
+        assert_eq!(rows.each_ref().map(Row::missed), [true, false]);
+        let line = "single, NORMAL: must reach at least 10 times effectum: MISSED, it is 5.00";
+        assert_eq!(summary(&rows), line);
+        let json: serde_json::Value = serde_json::from_str(&rows[0].json()).unwrap();
+        assert_eq!(json["must"], json!({ "effectum": { "at_least": 10.0 } }));
+        assert_eq!(json["reached"], false);
     }
 }
