@@ -33,8 +33,8 @@ const LONG: Duration = Duration::from_secs(300);
 const MILLION: usize = 1_000_000;
 const CLONES: usize = 64;
 
-/// By how much a process may grow meanwhile, in KiB.
-const GROWTH_MAX: u64 = 64 * 1024;
+/// By how much a process may grow meanwhile, in KiB: 64 MB.
+const GROWTH_MAX: u64 = 64_000_000 / 1024;
 
 /// Submissions that may wait for their commit where the test itself has to remember each.
 const PENDING: usize = 4_096;
@@ -44,9 +44,15 @@ async fn note(text: String) {
     drop(text);
 }
 
-/// A task with 150 bytes of arguments that isn't run during the test.
-fn task(number: usize) -> message_queue_sqlite::Submission<note::Task> {
-    note::task(format!("{number:0147}")).delay(Duration::from_secs(86_400))
+/// How large arguments are: so small that they aren't counted, and large.
+const SMALL: usize = 147;
+const LARGE: usize = 16_384;
+
+type Task = message_queue_sqlite::Submission<note::Task>;
+
+/// A task that isn't run during the test.
+fn task(number: usize, size: usize) -> Task {
+    note::task(format!("{number:0size$}")).delay(Duration::from_secs(86_400))
 }
 
 /// Holds the write lock of a shard's file until its standard input is closed.
@@ -105,6 +111,16 @@ fn submissions_by_do_send_are_bounded_and_counted() {
 }
 
 #[test]
+fn large_submissions_by_do_send_are_bounded_by_their_size() {
+    play("do_send_large");
+}
+
+#[test]
+fn handles_that_reject_large_ones_are_bounded_by_their_size() {
+    play("reject_large");
+}
+
+#[test]
 fn handles_that_reject_are_bounded_and_told() {
     play("reject");
 }
@@ -131,6 +147,8 @@ fn child() {
     runtime.worker_threads(2).enable_all().build().unwrap().block_on(async {
         match part.as_str() {
             "do_send" => Scene::start(dir, None).await.do_send(tasks(MILLION)).await,
+            "do_send_large" => Scene::start_large(dir).await.do_send(tasks(30_000)).await,
+            "reject_large" => Scene::start_large(dir).await.reject(tasks(30_000)).await,
             "reject" => Scene::start(dir, Some(PENDING)).await.reject(tasks(MILLION)).await,
             "wait_for" => Scene::start(dir, Some(PENDING)).await.wait_for(tasks(100_000)).await,
             _ => Scene::start(dir, Some(PENDING)).await.wait(tasks(20_000)).await,
@@ -163,6 +181,8 @@ struct Scene<'a> {
     dir: &'a Path,
     queue: Queue,
     lock: Lock,
+    /// How large its arguments are.
+    size: usize,
     began: Instant,
     /// The memory that the process had before the scene.
     before: u64,
@@ -201,9 +221,9 @@ type Waiting = Pin<
 >;
 
 /// Begins a submission with a handle that rejects; `Err` if it waits for its commit.
-async fn begin(queue: &Queue, number: usize, outcome: &mut Outcome) -> Option<Waiting> {
+async fn begin(queue: &Queue, task: Task, outcome: &mut Outcome) -> Option<Waiting> {
     let queue = queue.clone();
-    let mut submission: Waiting = Box::pin(async move { queue.submit(task(number)).await });
+    let mut submission: Waiting = Box::pin(async move { queue.submit(task).await });
     let polled = poll_fn(|context| Poll::Ready(submission.as_mut().poll(context))).await;
     match polled {
         Poll::Ready(answer) => {
@@ -228,7 +248,13 @@ impl<'a> Scene<'a> {
         let queue = queue.unwrap();
         assert_eq!(queue.counts().await.unwrap().values().sum::<u64>(), 0);
         let lock = Lock::take(dir);
-        Scene { dir, queue, lock, began: Instant::now(), before: memory("VmRSS") }
+        let (began, before) = (Instant::now(), memory("VmRSS"));
+        Scene { dir, queue, lock, size: SMALL, began, before }
+    }
+
+    /// With large arguments, of which the limit of their size takes no more than some 1,000.
+    async fn start_large(dir: &'a Path) -> Self {
+        Scene { size: LARGE, ..Self::start(dir, None).await }
     }
 
     /// From 64 threads, as messages that nobody waits for.
@@ -236,14 +262,14 @@ impl<'a> Scene<'a> {
         let ready = Arc::new(Barrier::new(CLONES + 1));
         let senders: Vec<_> = (0..CLONES)
             .map(|clone| {
-                let (dispatcher, ready) = (self.queue.dispatcher(), ready.clone());
+                let (dispatcher, ready, size) = (self.queue.dispatcher(), ready.clone(), self.size);
                 std::thread::spawn(move || {
                     // a thread's stack and its heap aren't the queue's
-                    drop(Submit::new(task(clone)));
+                    drop(Submit::new(task(clone, size)));
                     ready.wait();
                     ready.wait();
                     for number in (clone..tasks).step_by(CLONES) {
-                        dispatcher.do_send(Submit::new(task(number)));
+                        dispatcher.do_send(Submit::new(task(number, size)));
                     }
                 })
             })
@@ -267,11 +293,11 @@ impl<'a> Scene<'a> {
         let queue = self.queue.with_backpressure(Backpressure::Reject);
         let clones: Vec<_> = (0..CLONES)
             .map(|clone| {
-                let queue = queue.clone();
+                let (queue, size) = (queue.clone(), self.size);
                 tokio::spawn(async move {
                     let (mut outcome, mut waiting) = (Outcome::default(), Vec::new());
                     for number in (clone..tasks).step_by(CLONES) {
-                        waiting.extend(begin(&queue, number, &mut outcome).await);
+                        waiting.extend(begin(&queue, task(number, size), &mut outcome).await);
                     }
                     (outcome, waiting)
                 })
@@ -291,7 +317,7 @@ impl<'a> Scene<'a> {
         let queue = self.queue.with_backpressure(Backpressure::Reject);
         let mut waiting = Vec::new();
         for number in 0..PENDING {
-            waiting.extend(begin(&queue, number, outcome).await);
+            waiting.extend(begin(&queue, task(number, self.size), outcome).await);
         }
         assert_eq!(waiting.len(), PENDING);
         waiting
@@ -308,7 +334,7 @@ impl<'a> Scene<'a> {
                 tokio::spawn(async move {
                     let mut outcome = Outcome::default();
                     for number in (clone + PENDING..tasks).step_by(CLONES) {
-                        outcome.add(queue.submit(task(number)).await);
+                        outcome.add(queue.submit(task(number, SMALL)).await);
                     }
                     outcome
                 })
@@ -331,7 +357,7 @@ impl<'a> Scene<'a> {
                 tokio::spawn(async move {
                     let mut outcome = Outcome::default();
                     for number in (clone + PENDING..tasks).step_by(CLONES) {
-                        outcome.add(queue.submit(task(number)).await);
+                        outcome.add(queue.submit(task(number, SMALL)).await);
                     }
                     outcome
                 })

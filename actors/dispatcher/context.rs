@@ -27,7 +27,7 @@ use crate::record::TaskId;
 /// How many tasks without a permit may stand in the mailboxes of all Dispatchers of the process, and
 /// how many bytes their arguments may have. Where nothing else stands, more may.
 const TASKS_MAX: usize = 4_096;
-const BYTES_MAX: usize = 16 << 20;
+const BYTES_MAX: usize = 4 << 20;
 
 /// How often a sender lets other threads run before its message is refused: a burst is let through,
 /// at the pace of the Dispatcher.
