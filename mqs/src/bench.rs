@@ -3,6 +3,7 @@
 mod auto;
 mod backlog;
 mod bare;
+mod checkpoints;
 mod client;
 mod enqueue;
 mod fill;

@@ -124,8 +124,9 @@ fn single_measures_both_durabilities_with_one_shard_and_two() {
         says(row, &[&RATES, &SUBMITS, &ENDS, &COSTS], &[]);
         // its insertion, its end and its delivery, a claim if it waits, and its share of the counts
         lies(row, "row_writes_per_task", 2.0, 9.0);
+        // at NORMAL only checkpoints sync, and there may have been none
         let synced = row["durability"] == "FULL";
-        assert_eq!(row["fsyncs_per_task"].is_number(), synced);
+        assert!(row["fsyncs_per_task"].as_f64().unwrap() > 0.0 || !synced);
         assert_eq!(keys(row), ["tasks"]);
         let rates =
             row["tasks_per_s"].as_f64().unwrap() / row["bare_tasks_per_s"].as_f64().unwrap();

@@ -66,7 +66,7 @@ fn run(dir: &Path, arm: Arm, seconds: f64) -> Result<Phased, AnyError> {
         };
         let listener = Listener::new(TIMED_MAX);
         world::subscribe::<Noop>(&queue, listener.mailbox()).await?;
-        let meter = Meter::start(&queue).await?;
+        let meter = Meter::start(&queue, dir).await?;
         let (mut sent, mut phases, mut turns) = (0, [0.0; PHASES.len()], 0);
         let watched = Watched::start(&queue);
         for (rate, in_flight) in phases.iter_mut().zip(PHASES) {

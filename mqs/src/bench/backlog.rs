@@ -95,10 +95,10 @@ fn run(
                 break;
             }
         }
-        let meter = Meter::start(&queue).await?;
+        let meter = Meter::start(&queue, dir).await?;
         drained.fill(tasks + rows).await?;
         let filled = meter.stop(&queue, case.durability, tasks + rows).await?;
-        let meter = Meter::start(&queue).await?;
+        let meter = Meter::start(&queue, dir).await?;
         let long = drained.drain(tasks).await?;
         let mut measured = meter.stop(&queue, case.durability, tasks).await?;
         measured.tasks_per_s = long.rate();

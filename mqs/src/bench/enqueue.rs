@@ -20,7 +20,7 @@ fn run(dir: &Path, case: Case, tasks: usize) -> Result<Measured, AnyError> {
         let queue = world::start(dir, case, &gate).await?;
         hold(&queue, &gate).await?;
         let listener = Listener::new(tasks.div_ceil(SAMPLE_EVERY));
-        let meter = Meter::start(&queue).await?;
+        let meter = Meter::start(&queue, dir).await?;
         submit_bulks(&queue, &listener, tasks, BULK).await?;
         let mut measured = meter.stop(&queue, case.durability, tasks).await?;
         (measured.submit, _) = listener.latencies();

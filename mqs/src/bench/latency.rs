@@ -37,11 +37,12 @@ fn goes_on(done: usize, began: Instant, seconds: f64) -> bool {
 fn run(dir: &Path, case: Case, seconds: f64) -> Result<(Latency, Measured), AnyError> {
     world::block_on(async {
         let mut rows = OneByOne::open(dir, case.durability.name())?;
-        let queue = world::start(&dir.join("queue"), case, &Gate::open()).await?;
+        let files = dir.join("queue");
+        let queue = world::start(&files, case, &Gate::open()).await?;
         let listener = Listener::new(TIMED_MAX);
         world::subscribe::<Noop>(&queue, listener.mailbox()).await?;
         let dispatcher = queue.dispatcher();
-        let meter = Meter::start(&queue).await?;
+        let meter = Meter::start(&queue, &files).await?;
         let (mut done, mut bare, began) = (0, Vec::new(), Instant::now());
         while goes_on(done, began, seconds) {
             let sample = done.checked_sub(WARM_UP);

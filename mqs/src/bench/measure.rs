@@ -1,11 +1,13 @@
 //! Medians and percentiles, and what a round measures of the process and the queue.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use message_queue_sqlite::Queue;
 
 use super::AnyError;
+use super::checkpoints::{SYNCS, checkpoints};
 use super::options::Durability;
 use super::process::{self, Watch};
 
@@ -62,6 +64,8 @@ pub(crate) fn micros(duration: Duration) -> f64 {
 
 /// Measures a stretch of a round.
 pub(crate) struct Meter {
+    dir: PathBuf,
+    checkpoints: u64,
     row_writes: u64,
     commits: u64,
     cpu: Duration,
@@ -70,9 +74,12 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub(crate) async fn start(queue: &Queue) -> Result<Self, AnyError> {
+    /// For a queue whose files are in `dir`.
+    pub(crate) async fn start(queue: &Queue, dir: &Path) -> Result<Self, AnyError> {
         settle(queue).await?;
         Ok(Meter {
+            dir: dir.to_path_buf(),
+            checkpoints: checkpoints(dir)?,
             row_writes: queue.row_writes(),
             commits: queue.commits(),
             watch: Watch::start(),
@@ -92,12 +99,16 @@ impl Meter {
         let cpu = process::cpu().saturating_sub(self.cpu);
         settle(queue).await?;
         let per_task = |count: u64| count as f64 / tasks as f64;
-        // at NORMAL only checkpoints sync, and nobody counts those
-        let synced = durability == Durability::Full;
+        let copied = checkpoints(&self.dir)? - self.checkpoints;
+        // at NORMAL only checkpoints sync
+        let commits = match durability {
+            Durability::Full => queue.commits() - self.commits,
+            Durability::Normal => 0,
+        };
         Ok(Measured {
             tasks_per_s: Some(tasks as f64 / took.as_secs_f64()),
             row_writes_per_task: Some(per_task(queue.row_writes() - self.row_writes)),
-            fsyncs_per_task: synced.then(|| per_task(queue.commits() - self.commits)),
+            fsyncs_per_task: Some(per_task(commits + SYNCS * copied)),
             rss_mb: self.watch.stop(),
             cpu_s: Some(cpu.as_secs_f64()),
             ..Measured::default()

@@ -104,7 +104,7 @@ fn run(dir: &Path, case: Case, seconds: f64) -> Result<Measured, AnyError> {
         let queue = builder.register::<short::Task>().register::<long::Task>().start().await?;
         let tasks = enough(seconds);
         let dispatcher = queue.dispatcher();
-        let meter = Meter::start(&queue).await?;
+        let meter = Meter::start(&queue, dir).await?;
         let began = Instant::now();
         let mut ready_at = Vec::with_capacity(tasks);
         for first in (0..tasks).step_by(BULK) {

@@ -54,6 +54,8 @@ impl Row {
             let figure = median_of(rounds, |round| round.extra.get(name).copied());
             extra.insert(*name, json!(figure.map(rounded)));
         }
+        // where only checkpoints sync, thousands of tasks share one
+        let syncs = median_of(rounds, |round| round.fsyncs_per_task);
         let of = |figure: fn(&Measured) -> Option<f64>| median_of(rounds, figure).map(rounded);
         Row {
             scenario: case.scenario.name(),
@@ -63,7 +65,7 @@ impl Row {
             bare_tasks_per_s: bare_tasks_per_s.map(rounded),
             ratio: ratio.map(rounded),
             row_writes_per_task: of(|round| round.row_writes_per_task),
-            fsyncs_per_task: of(|round| round.fsyncs_per_task),
+            fsyncs_per_task: syncs.map(|figure| (figure * 1e6).round() / 1e6),
             submit_p50_us: of(|round| round.submit.map(|submit| submit.p50_us)),
             submit_p99_us: of(|round| round.submit.map(|submit| submit.p99_us)),
             e2e_p50_us: of(|round| round.e2e.map(|e2e| e2e.p50_us)),
@@ -124,7 +126,7 @@ impl Row {
     pub(crate) fn line(&self) -> String {
         let whole = |figure: Option<f64>| figure.map(|figure| format!("{figure:.0}"));
         let fine = |figure: Option<f64>| figure.map(|figure| format!("{figure:.2}"));
-        let finest = |figure: Option<f64>| figure.map(|figure| format!("{figure:.4}"));
+        let finest = |figure: Option<f64>| figure.map(|figure| format!("{figure:.6}"));
         let cells = [
             Some(self.scenario.to_string()),
             Some(self.durability.to_string()),
@@ -229,6 +231,14 @@ mod tests {
         assert_eq!(row["ratio"], 0.6);
         assert_eq!(row["own"], 6.0);
         assert!(row["e2e_p50_us"].is_null());
+    }
+
+    #[test]
+    fn a_sync_that_many_tasks_share_is_not_rounded_away() {
+        let round = Measured { fsyncs_per_task: Some(24.0 / 227_328.0), ..Measured::default() };
+        let row = Row::of(CASE, &[], &[round]);
+        assert_eq!(json!(row)["fsyncs_per_task"], 0.000106);
+        assert!(row.line().contains("0.000106"), "{}", row.line());
     }
 
     #[test]

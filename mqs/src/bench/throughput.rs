@@ -50,7 +50,7 @@ pub(crate) fn run(dir: &Path, case: Case, way: Way, tasks: usize) -> Result<Meas
         let listener = Listener::new(tasks.div_ceil(SAMPLE_EVERY));
         world::subscribe::<Noop>(&queue, listener.mailbox()).await?;
         let before = called_back(&queue).await?;
-        let meter = Meter::start(&queue).await?;
+        let meter = Meter::start(&queue, dir).await?;
         match way {
             Way::Each => {
                 let mut left = 0..tasks;
