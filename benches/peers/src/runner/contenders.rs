@@ -15,6 +15,8 @@ pub(crate) struct Contender {
     pub(crate) without: &'static [Scenario],
     /// The most tasks of a round of `drain`, where a backlog makes it slower.
     pub(crate) drain_max: usize,
+    /// The most finished tasks of `history`, where they make it slower by far.
+    pub(crate) history_max: usize,
     /// In a few words, for the list.
     pub(crate) what: &'static str,
 }
@@ -32,6 +34,7 @@ pub(crate) const CONTENDERS: &[Contender] = &[
         durabilities: BOTH,
         without: &[],
         drain_max: TASKS_MAX,
+        history_max: usize::MAX,
         what: "message_queue_sqlite, defaults, one file, results delivered to a mailbox",
     },
     Contender {
@@ -42,6 +45,7 @@ pub(crate) const CONTENDERS: &[Contender] = &[
         // without a mailbox nothing tells when a task is recorded
         without: &[Scenario::Latency],
         drain_max: TASKS_MAX,
+        history_max: usize::MAX,
         what: "the same, and nobody wants the results, as with the others",
     },
     Contender {
@@ -51,6 +55,7 @@ pub(crate) const CONTENDERS: &[Contender] = &[
         durabilities: BOTH,
         without: &[Scenario::Latency],
         drain_max: TASKS_MAX,
+        history_max: usize::MAX,
         what: "the same with one file per core, to which the number adapts under such a load",
     },
     Contender {
@@ -60,6 +65,7 @@ pub(crate) const CONTENDERS: &[Contender] = &[
         durabilities: &[Durability::Normal],
         without: &[],
         drain_max: TASKS_MAX,
+        history_max: usize::MAX,
         what: "effectum, its file put into WAL mode first",
     },
     Contender {
@@ -69,6 +75,7 @@ pub(crate) const CONTENDERS: &[Contender] = &[
         durabilities: &[Durability::Normal],
         without: &[],
         drain_max: TASKS_MAX,
+        history_max: usize::MAX,
         what: "effectum as it is: rollback journal",
     },
     Contender {
@@ -78,6 +85,7 @@ pub(crate) const CONTENDERS: &[Contender] = &[
         durabilities: BOTH,
         without: &[],
         drain_max: 20_000,
+        history_max: usize::MAX,
         what: "honker, claims and acknowledgements of 64 on one thread",
     },
     Contender {
@@ -87,6 +95,7 @@ pub(crate) const CONTENDERS: &[Contender] = &[
         durabilities: BOTH,
         without: &[],
         drain_max: 20_000,
+        history_max: usize::MAX,
         what: "honker, the documented loop: claim_waker and ack",
     },
     Contender {
@@ -96,6 +105,7 @@ pub(crate) const CONTENDERS: &[Contender] = &[
         durabilities: BOTH,
         without: &[],
         drain_max: TASKS_MAX,
+        history_max: usize::MAX,
         what: "apalis-sqlite, woken by SQLite's update hook",
     },
     Contender {
@@ -105,6 +115,7 @@ pub(crate) const CONTENDERS: &[Contender] = &[
         durabilities: BOTH,
         without: &[],
         drain_max: TASKS_MAX,
+        history_max: usize::MAX,
         what: "apalis-sqlite, the basic worker",
     },
     Contender {
@@ -114,6 +125,7 @@ pub(crate) const CONTENDERS: &[Contender] = &[
         durabilities: &[Durability::Full],
         without: &[Scenario::Bulk],
         drain_max: 20_000,
+        history_max: 100_000,
         what: "fang, asynchronous, one worker",
     },
 ];
@@ -126,6 +138,11 @@ impl Contender {
 
     pub(crate) fn can(&self, scenario: Scenario, durability: Durability) -> bool {
         self.durabilities.contains(&durability) && !self.without.contains(&scenario)
+    }
+
+    /// How many finished tasks lie in its file in `history`, if it is to be so many.
+    pub(crate) fn rows(&self, wanted: usize) -> usize {
+        wanted.min(self.history_max)
     }
 
     pub(crate) fn tasks_max(&self, scenario: Scenario) -> usize {

@@ -119,7 +119,9 @@ fn measure(
             Scenario::Latency => Ok(LATENCY_MAX),
             _ => calibrate(options.seconds, contender.tasks_max(case.scenario), round),
         };
-        rows.push(Row::new(contender, case, tasks, wrong));
+        let mut row = Row::new(contender, case, tasks, wrong);
+        row.rows = (case.scenario == Scenario::History).then(|| contender.rows(options.rows));
+        rows.push(row);
     }
     for nth in 1..=options.rounds {
         for row in rows.iter_mut().filter(|row| row.failure.is_none()) {
@@ -147,7 +149,7 @@ fn one_round(
         durability: case.durability,
         variant: contender.variant.into(),
         tasks,
-        rows: options.rows,
+        rows: contender.rows(options.rows),
         seconds: options.seconds,
         limit_s: 30.0 + PATIENCE * options.seconds,
         dir: dir.path().to_path_buf(),

@@ -35,8 +35,8 @@ pub(crate) struct Options {
     /// Runs at this durability only [default: both]
     #[arg(long, value_enum, ignore_case = true)]
     pub(crate) durability: Option<Durability>,
-    /// How many finished tasks lie in the file in `history`, from 1 to 100000000
-    #[arg(long, value_name = "N", default_value = "100000", value_parser = rows)]
+    /// How many finished tasks lie in the file in `history`, from 1 to 100000000; of fang at most 100000
+    #[arg(long, value_name = "N", default_value = "1000000", value_parser = rows)]
     pub(crate) rows: usize,
     /// Where the databases go, in a directory of their own that is removed; must exist. A disk in
     /// memory, such as /tmp may be, syncs nothing [default: the system's temporary directory]

@@ -16,6 +16,8 @@ pub(crate) struct Row {
     case: Case,
     pub(crate) tasks: usize,
     pub(crate) reports: Vec<Report>,
+    /// How many finished tasks lay in the file, in `history`.
+    pub(crate) rows: Option<usize>,
     /// Why there is no figure.
     pub(crate) failure: Option<String>,
     /// Tasks of the calibration that never ran, and runs of one beyond its first.
@@ -52,6 +54,7 @@ impl Row {
             case,
             tasks,
             reports: Vec::new(),
+            rows: None,
             failure,
             calibrated,
             ours_of_it: None,
@@ -148,6 +151,7 @@ impl Row {
             "synchronous": last.and_then(|report| report.synchronous.clone()),
             "rounds": self.reports.len(),
             "tasks": last.map(|report| report.tasks),
+            "rows": self.rows,
             "tasks_per_s": whole(self.rate()),
             "ours_of_it": whole(self.ours_of_it),
             "submit_p50_us": whole(submit.map(|latency| latency.p50_us)),
@@ -192,7 +196,9 @@ pub(crate) fn table(case: Case, options: &Options, rows: &[Row]) -> String {
     let mut text = String::new();
     let (scenario, durability) = (case.scenario.name(), case.durability.name());
     let history = match case.scenario {
-        Scenario::History => format!(", {} finished tasks", options.rows),
+        Scenario::History => {
+            format!(", {} finished tasks{}", options.rows, with_fewer(options, rows))
+        }
         _ => String::new(),
     };
     let _ = writeln!(text, "{scenario}, {durability}{history}; medians of {}", options.rounds);
@@ -215,6 +221,13 @@ pub(crate) fn table(case: Case, options: &Options, rows: &[Row]) -> String {
         text.push_str("microseconds from the call that submits, p50 and p99\n");
     }
     text
+}
+
+/// Those whose file had fewer finished tasks than the others'.
+fn with_fewer(options: &Options, rows: &[Row]) -> String {
+    let own = rows.iter().filter_map(|row| Some((row.contender.name, row.rows?)));
+    let fewer = own.filter(|(_, own)| *own < options.rows);
+    fewer.map(|(name, own)| format!(", {name} {own}")).collect()
 }
 
 fn line(row: &Row) -> String {
@@ -263,6 +276,7 @@ pub(crate) fn summary(rows: &[Row]) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::runner::contenders::CONTENDERS;
+    use clap::Parser;
     use peers::Durability;
 
     pub(crate) fn row(name: &str, scenario: Scenario, rates: &[Option<f64>]) -> Row {
@@ -285,6 +299,17 @@ pub(crate) mod tests {
         let bad = row("fang", Scenario::Single, &[Some(3.0), None, Some(2.0)]);
         assert_eq!(bad.rate(), None);
         assert!(bad.notes().contains("not over in time"), "{}", bad.notes());
+    }
+
+    #[test]
+    fn a_shorter_history_is_told() {
+        let case = Case { scenario: Scenario::History, durability: Durability::Full };
+        let options = Options::parse_from(["peers"]);
+        let mut rows = ["ours", "fang"].map(|name| row(name, case.scenario, &[Some(1.0)]));
+        rows.iter_mut().for_each(|row| row.rows = Some(row.contender.rows(options.rows)));
+        let head = "history, FULL, 1000000 finished tasks, fang 100000; medians of 3\n";
+        assert!(table(case, &options, &rows).starts_with(head), "{}", table(case, &options, &rows));
+        assert!(rows[1].json().contains(r#""rows":100000"#), "{}", rows[1].json());
     }
 
     #[test]
