@@ -153,6 +153,35 @@ async fn a_crash_leaves_a_key_its_order_and_its_shard() {
     end(queue).await;
 }
 
+/// Once the first has run, what is next of that key stands before all others, by its priority.
+#[actix::test]
+async fn a_key_with_a_hundred_thousand_tasks_stops_no_other() {
+    const MANY: u64 = 100_000;
+    let world = World::new();
+    let queue = own(&world).await;
+    let first = in_time(queue.submit(gated::task("first".into()).key("slow"))).await.unwrap();
+    world.probe.until("first started", 1).await;
+    for from in (0..MANY).step_by(10_000) {
+        let behind =
+            (from..from + 10_000).map(|number| double::task(number).key("slow").priority(99));
+        in_time(queue.submit_all(behind)).await.unwrap();
+    }
+    let others = async |stored: u64| {
+        for number in 0..20 {
+            let other = double::task(number).key(format!("key-{number}"));
+            let other = in_time(queue.submit(other)).await.unwrap();
+            assert_eq!(in_time(other).await.unwrap(), 2 * number);
+        }
+        assert!(count(&queue, TaskStatus::NotStarted).await <= stored);
+    };
+    others(MANY).await;
+    world.probe.open(1);
+    in_time(first).await.unwrap();
+    others(MANY - 1).await;
+    assert!(count(&queue, TaskStatus::NotStarted).await > MANY / 2, "it goes on meanwhile");
+    end(queue).await;
+}
+
 #[actix::test]
 async fn a_redriven_task_runs_behind_the_one_that_has_its_key() {
     let world = World::new();
