@@ -26,8 +26,8 @@ const TIMED_MAX: usize = 1 << 20;
 /// How often the number of shards is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// A shard is retired when the others would have had much room for this part of a phase. By default it
-/// takes longer than the phases in which the load falls.
+/// A shard is retired when the others would have had much room for this part of a phase. By default
+/// it takes longer than the phases in which the load falls.
 const RETIRE_AFTER: f64 = 1.0 / 3.0;
 
 /// The shortest that the setting may be.

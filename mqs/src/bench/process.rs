@@ -24,8 +24,8 @@ pub(crate) fn rss_mb() -> Option<f64> {
     Some(kib * 1024.0 / 1e6)
 }
 
-/// How often threads of this process, but for the one that asks, went to sleep so far; `None` where there
-/// is no Linux to ask. A thread that did anything in between has done so once more.
+/// How often threads of this process, but for the one that asks, went to sleep so far; `None` where
+/// there is no Linux to ask. A thread that did anything in between has done so once more.
 pub(crate) fn sleeps_of_others() -> Option<u64> {
     let sleeps = |directory: &Path| {
         let status = std::fs::read_to_string(directory.join("status")).ok()?;

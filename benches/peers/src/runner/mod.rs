@@ -75,8 +75,8 @@ pub(crate) fn run(options: &Options) -> Result<bool, AnyError> {
     Ok(passes(&all, options.check))
 }
 
-/// A benchmark measures: that a goal was missed is a failure only if it is asked to check. That a task
-/// didn't run exactly once always is one.
+/// A benchmark measures: that a goal was missed is a failure only if it is asked to check. That a
+/// task didn't run exactly once always is one.
 fn passes(rows: &[Row], check: bool) -> bool {
     !rows.iter().any(|row| row.went_wrong() || check && row.missed())
 }

@@ -12,8 +12,8 @@ use super::contenders::CONTENDERS;
 /// Each round is a process of its own; rounds alternate; medians are reported. README.md has the
 /// settings of each peer. Read the ratios: the figures follow the machine and its disk.
 ///
-/// A task that never ran or ran twice, and a round without a figure, are failures of that peer: the run
-/// goes on, and its exit code is 1.
+/// A task that never ran or ran twice, and a round without a figure, are failures of that peer: the
+/// run goes on, and its exit code is 1.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "peers")]
 pub(crate) struct Options {
@@ -35,7 +35,8 @@ pub(crate) struct Options {
     /// Runs at this durability only [default: both]
     #[arg(long, value_enum, ignore_case = true)]
     pub(crate) durability: Option<Durability>,
-    /// How many finished tasks lie in the file in `history`, from 1 to 100000000; of fang at most 100000
+    /// How many finished tasks lie in the file in `history`, from 1 to 100000000; of fang at most
+    /// 100000
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = rows)]
     pub(crate) rows: usize,
     /// Where the databases go, in a directory of their own that is removed; must exist. A disk in
