@@ -128,6 +128,7 @@ impl Slots {
         if wanted.is_empty() {
             // it has nothing any more, so nothing is to be kept for it
             state.waiting.remove(&shard);
+            state.passed.remove(&shard);
             if was_called && state.alone.is_none() {
                 grant.wake = state.call(now);
             }
@@ -175,6 +176,7 @@ impl Slots {
             state.waiting.insert(shard, Want { tasks: unmet, ..want });
         } else {
             state.waiting.remove(&shard);
+            state.passed.remove(&shard);
             if free > allowed {
                 grant.wake = state.call(now);
             }

@@ -47,7 +47,9 @@ impl State {
 
     /// `shard` has claimed tasks of these ranks.
     pub(super) fn has_claimed(&mut self, shard: ShardId, ranks: &[i64]) {
-        let called = self.called.iter().map(|(other, called)| (*other, called.want.first.rank));
+        // one that was woken and looked again may be in both
+        let called = self.called.iter().filter(|(other, _)| !self.waiting.contains_key(other));
+        let called = called.map(|(other, called)| (*other, called.want.first.rank));
         let waiting = self.waiting.iter().map(|(other, want)| (*other, want.first.rank));
         for (other, first) in called.chain(waiting).filter(|(other, _)| *other != shard) {
             let passed = self.passed.entry(other).or_default();

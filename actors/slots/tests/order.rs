@@ -107,6 +107,9 @@ fn what_an_urgent_task_takes_along_passes_another_shard_once() {
     (0..9).for_each(|_| drop(slots.release(0, &freed(1, 0))));
     drop(slots.take_at(B, &from(8, 40), MS, now + KEPT_FOR_MIN).give_back(false));
     assert_eq!(slots.lock().passed[&B].len(), 7);
+    // once it has all that it wants, nothing of that counts for what comes to it later
+    drop(slots.take_at(B, &from(8, 1), MS, now).give_back(false));
+    assert!(slots.lock().passed.is_empty());
 }
 
 #[test]
