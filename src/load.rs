@@ -59,10 +59,17 @@ fn in_rows(rows: usize, kib: usize) -> f64 {
     rows as f64 + kib as f64 / KIB_OF_A_ROW
 }
 
+/// A deviation is smoothed by a quarter of each new one, and four of it are as much as hardly a batch
+/// takes more (RFC 6298).
+const DEVIATION_GAIN: f64 = 0.25;
+const DEVIATIONS: f64 = 4.0;
+
 /// What a shard's batches take, smoothed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Commits {
     pub(crate) commit_s: Smoothed,
+    /// By how much a batch takes more or less than that.
+    deviation_s: f64,
     pub(crate) sync_s: Smoothed,
     /// How much a batch writes, in rows.
     pub(crate) rows: Smoothed,
@@ -71,9 +78,18 @@ pub(crate) struct Commits {
 impl Commits {
     /// A batch of so many rows, with so many KiB in those that are large.
     pub(crate) fn add(&mut self, took: Duration, synced_in: Duration, rows: usize, kib: usize) {
-        self.commit_s.add(took.as_secs_f64());
+        let took_s = took.as_secs_f64();
+        let off_s = (took_s - self.commit_s.get().unwrap_or(took_s)).abs();
+        self.deviation_s += DEVIATION_GAIN * (off_s - self.deviation_s);
+        self.commit_s.add(took_s);
         self.sync_s.add(synced_in.min(took).as_secs_f64());
         self.rows.add(in_rows(rows, kib));
+    }
+
+    /// How long hardly a batch takes longer than, at most a second.
+    pub(crate) fn most(&self) -> Duration {
+        let most_s = self.commit_s.get().unwrap_or(0.0) + DEVIATIONS * self.deviation_s;
+        Duration::from_secs_f64(most_s.clamp(0.0, 1.0))
     }
 }
 

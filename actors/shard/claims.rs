@@ -20,7 +20,8 @@ use crate::settings::Settings;
 use crate::store::{Claim, ClaimBudget, ClaimInput, Overrides, ShardStore};
 
 /// What a turnaround takes beside two commits: one may have begun when an attempt ends, the next
-/// stores the claim that follows it.
+/// stores the claim that follows it. One of them is taken to be slow: a slot is to be free for a short
+/// time also then.
 const HANDING_OVER: Duration = Duration::from_micros(200);
 
 /// Targets that have taken nothing for so long don't lag, they stand still.
@@ -83,7 +84,7 @@ impl<S: ShardStore> ShardActor<S> {
     /// How long it takes from the end of an attempt until the next one is with its worker, in
     /// nanoseconds.
     fn turnaround_ns(&self) -> u64 {
-        let turnaround = 2 * self.commit_time() + HANDING_OVER;
+        let turnaround = self.commit_time() + self.commit.most() + HANDING_OVER;
         u64::try_from(turnaround.as_nanos()).unwrap_or(u64::MAX)
     }
 

@@ -115,6 +115,22 @@ fn a_batch_of_large_rows_is_one_of_many_rows() {
 }
 
 #[test]
+fn hardly_a_batch_takes_longer_than_its_mean_and_four_deviations() {
+    let (mut steady, mut varying) = (Commits::default(), Commits::default());
+    assert_eq!(steady.most(), Duration::ZERO);
+    for round in 0..1_000 {
+        steady.add(Duration::from_millis(3), Duration::ZERO, 1, 0);
+        let long = if round % 10 == 0 { 12 } else { 2 };
+        varying.add(Duration::from_millis(long), Duration::ZERO, 1, 0);
+    }
+    assert_eq!(steady.most(), Duration::from_millis(3));
+    let most = varying.most();
+    assert!((Duration::from_millis(5)..Duration::from_millis(20)).contains(&most), "{most:?}");
+    varying.add(Duration::from_secs(100), Duration::ZERO, 1, 0);
+    assert_eq!(varying.most(), Duration::from_secs(1));
+}
+
+#[test]
 fn a_service_time_follows_its_measurements_slowly() {
     let (service, ms) = (ServiceTime::default(), Duration::from_millis);
     assert_eq!(service.ns(), None);
