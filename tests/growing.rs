@@ -26,6 +26,14 @@ impl Log {
     fn has(&self, text: &str) -> bool {
         String::from_utf8_lossy(&self.0.lock().unwrap()).contains(text)
     }
+
+    /// A figure of the first event with this text.
+    fn figure(&self, text: &str, name: &str) -> f64 {
+        let log = String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned();
+        let event = log.lines().find(|line| line.contains(text)).unwrap();
+        let mut fields = event.split_whitespace().filter_map(|field| field.split_once('='));
+        fields.find(|(field, _)| *field == name).unwrap().1.parse().unwrap()
+    }
 }
 
 impl io::Write for Log {
@@ -64,7 +72,7 @@ async fn half_grown(dir: &Path) {
 async fn a_shard_that_takes_long_to_be_added_holds_up_nobody_and_is_closed_in_order() {
     let log = Log::default();
     let writer = log.clone();
-    let events = tracing_subscriber::fmt().with_max_level(LevelFilter::INFO);
+    let events = tracing_subscriber::fmt().with_max_level(LevelFilter::INFO).with_ansi(false);
     events.with_writer(move || writer.clone()).init();
     let place = tempfile::tempdir().unwrap();
     let dir = place.path().join("queue");
@@ -89,6 +97,10 @@ async fn a_shard_that_takes_long_to_be_added_holds_up_nobody_and_is_closed_in_or
         submit().await;
     };
     timeout(LONGEST, growing).await.expect("one more is wanted");
+    let [shards, per_s, wait_s, busy] = ["shards", "per_s", "wait_s", "busy"]
+        .map(|name| log.figure("one more shard is tried", name));
+    assert_eq!(shards, 1.0);
+    assert!(per_s > 1.0 && wait_s > 10e-6 && busy > 0.0, "{per_s} {wait_s} {busy}");
     assert_eq!(queue.shard_counts().total(), 1);
     queue.counts().await.unwrap();
     queue.backup(place.path().join("backup")).await.unwrap();

@@ -7,6 +7,7 @@ mod probe;
 mod tasks;
 mod world;
 
+mod ageing;
 mod backpressure;
 mod cached;
 mod cancelling;

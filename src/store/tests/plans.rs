@@ -159,6 +159,25 @@ async fn steps_beside(history: usize) -> u64 {
         let settlements = claims.iter().map(finished).collect();
         store.apply(&Batch { settlements, ..batch() }).await.unwrap();
     }
+    steps_of(&mut store, task()).await
+}
+
+/// The same beside this many that wait for the first of their key, for a task of another key.
+async fn steps_beside_key(held: usize) -> u64 {
+    let mut shard = Shard::new();
+    let mut store = shard.open();
+    let of_key = |key: &str| NewTask { key: Some(key.into()), ..task() };
+    store.apply(&Batch { submissions: vec![of_key("one")], ..batch() }).await.unwrap();
+    let first = store.apply(&Batch { claim: claim(1), ..batch() }).await.unwrap().claims;
+    assert_eq!(first.len(), 1);
+    for _ in 0..held / 500 {
+        let submissions = vec![of_key("one"); 500];
+        store.apply(&Batch { submissions, ..batch() }).await.unwrap();
+    }
+    steps_of(&mut store, of_key("two")).await
+}
+
+async fn steps_of(store: &mut SqliteStore, task: NewTask) -> u64 {
     let steps = Arc::new(AtomicU64::new(0));
     let counted = steps.clone();
     let count = move || {
@@ -167,7 +186,7 @@ async fn steps_beside(history: usize) -> u64 {
     };
     store.connection.progress_handler(1, Some(count)).unwrap();
     // not claimed with its insertion, so that it is looked for
-    store.apply(&Batch { submissions: vec![task()], ..batch() }).await.unwrap();
+    store.apply(&Batch { submissions: vec![task], ..batch() }).await.unwrap();
     let claims = store.apply(&Batch { claim: claim(1), ..batch() }).await.unwrap().claims;
     let settlements = vec![Settlement { notify: true, ..finished(&claims[0]) }];
     store.apply(&Batch { settlements, ..batch() }).await.unwrap();
@@ -180,6 +199,13 @@ async fn steps_beside(history: usize) -> u64 {
 #[tokio::test]
 async fn the_work_for_a_task_does_not_grow_with_history() {
     let (few, many) = (steps_beside(500).await, steps_beside(20_000).await);
+    assert!(few > 100, "{few} steps");
+    assert_eq!(few, many);
+}
+
+#[tokio::test]
+async fn the_work_for_a_task_does_not_grow_with_those_that_another_key_holds() {
+    let (few, many) = (steps_beside_key(500).await, steps_beside_key(20_000).await);
     assert!(few > 100, "{few} steps");
     assert_eq!(few, many);
 }
