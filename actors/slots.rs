@@ -150,7 +150,7 @@ impl Slots {
         let free = self.free(state);
         let kept = state.kept_before(shard, want.first.rank, now).min(free);
         grant.passing = state.passing(shard, free - kept, now);
-        let open = may_take(grant.passing, want.first.rank, free - kept);
+        let open = may_take(&grant.passing, want.first.rank, free - kept);
         let allowed = want.tasks.min(open);
         let short = spread(&mut state.used, allowed, |_| self.concurrency, &mut grant.free);
         debug_assert_eq!(short, 0, "what is free can be taken");
@@ -209,7 +209,7 @@ impl Slots {
 
     fn nothing(self: &Arc<Self>, shard: ShardId, paused: Vec<QueueIndex>) -> Grant {
         let (free, behind, load_ns, places) = Default::default();
-        let (slots, wake, passing, alone) = (self.clone(), BTreeSet::new(), None, None);
+        let (slots, wake, passing, alone) = (self.clone(), BTreeSet::new(), Vec::new(), None);
         Grant { slots, shard, free, behind, load_ns, wake, places, paused, passing, alone }
     }
 
@@ -330,7 +330,7 @@ impl Slots {
         let free = if state.alone.is_none() { self.free(state) } else { 0 };
         let want = wanted.want(|of| state.places_left(of));
         let open = free.saturating_sub(state.kept_before(shard, want.first.rank, now));
-        if may_take(state.passing(shard, open, now), want.first.rank, open) > 0 {
+        if may_take(&state.passing(shard, open, now), want.first.rank, open) > 0 {
             return MayClaim::Now;
         }
         state.waiting.insert(shard, want);
@@ -342,11 +342,9 @@ impl Slots {
 }
 
 /// How many of the open slots tasks may take that begin at this rank.
-fn may_take(passing: Option<Passing>, rank: i64, open: usize) -> usize {
-    match passing {
-        Some(passing) if rank > passing.rank => open.min(passing.tasks),
-        _ => open,
-    }
+fn may_take(passing: &[Passing], rank: i64, open: usize) -> usize {
+    let before = passing.iter().filter(|passing| passing.rank < rank);
+    before.fold(open, |open, passing| open.min(passing.tasks))
 }
 
 /// Fills each worker up to its `level`, all with an equal part of what there is to give.

@@ -128,7 +128,7 @@ impl<S: ShardStore> ShardActor<S> {
             // what all slots get through in a turnaround
             behind_ns: turnaround_ns.saturating_mul(self.shared.slots.all() as u64),
             queues,
-            passing: grant.passing(),
+            passing: grant.passing().to_vec(),
             suspect: false,
         }
     }

@@ -27,7 +27,7 @@ pub(crate) struct Grant {
     pub(super) places: BTreeMap<QueueIndex, usize>,
     pub(super) paused: Vec<QueueIndex>,
     /// What may be claimed of what stands after other shards' tasks.
-    pub(super) passing: Option<Passing>,
+    pub(super) passing: Vec<Passing>,
     /// The number of the run alone that this is for.
     pub(super) alone: Option<u64>,
 }
@@ -50,14 +50,14 @@ impl Grant {
     }
 
     /// What may be claimed of what stands after other shards' tasks.
-    pub(crate) fn passing(&self) -> Option<Passing> {
-        self.passing
+    pub(crate) fn passing(&self) -> &[Passing] {
+        &self.passing
     }
 
     /// Tasks of these ranks were claimed.
     pub(crate) fn claimed(&self, ranks: impl Iterator<Item = i64>) {
-        let Some(passing) = self.passing else { return };
-        let ranks: Vec<i64> = ranks.filter(|rank| *rank > passing.rank).collect();
+        let Some(first) = self.passing.iter().map(|passing| passing.rank).min() else { return };
+        let ranks: Vec<i64> = ranks.filter(|rank| *rank > first).collect();
         if !ranks.is_empty() {
             self.slots.lock().has_claimed(self.shard, &ranks);
         }

@@ -19,13 +19,12 @@ impl State {
         }
     }
 
-    /// What `shard` may claim of what stands after the others' first tasks. `open` is how many slots
-    /// are free for it: they don't stay so for a shard that has had time to take them.
-    pub(super) fn passing(&self, shard: ShardId, open: usize, now: Instant) -> Option<Passing> {
-        let batch = self.batch;
+    /// What `shard` may claim of what stands after each of the others' first tasks. `open` is how many
+    /// slots are free for it: they don't stay so for a shard that has had time to take them.
+    pub(super) fn passing(&self, shard: ShardId, open: usize, now: Instant) -> Vec<Passing> {
         let left = |other: ShardId, open: usize| {
             let passed = self.passed.get(&other).map_or(0, Vec::len);
-            batch.saturating_sub(passed).max(open)
+            self.batch.saturating_sub(passed).max(open)
         };
         let waiting = self.waiting.iter();
         let waiting = waiting.map(|(other, want)| (*other, *want, left(*other, open)));
@@ -37,12 +36,7 @@ impl State {
         let others = waiting.chain(called);
         let others = others.filter(|(other, want, _)| *other != shard && want.tasks > 0);
         let known = others.filter(|(_, want, _)| want.first.rank < i64::MAX);
-        known.map(|(_, want, tasks)| Passing { rank: want.first.rank, tasks }).reduce(
-            |one, other| Passing {
-                rank: one.rank.min(other.rank),
-                tasks: one.tasks.min(other.tasks),
-            },
-        )
+        known.map(|(_, want, tasks)| Passing { rank: want.first.rank, tasks }).collect()
     }
 
     /// `shard` has claimed tasks of these ranks.
@@ -54,6 +48,11 @@ impl State {
         for (other, first) in called.chain(waiting).filter(|(other, _)| *other != shard) {
             let passed = self.passed.entry(other).or_default();
             passed.extend(ranks.iter().filter(|rank| **rank > first));
+            // more than a batch of them say no more
+            if passed.len() > self.batch {
+                passed.sort_unstable();
+                passed.drain(..passed.len() - self.batch);
+            }
         }
     }
 }

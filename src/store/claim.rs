@@ -11,7 +11,7 @@ use super::row::{self, Details, Targets};
 use super::sqlite::SqliteStore;
 use super::windows::Next;
 use super::work::{Work, prepared};
-use super::{Claim, ClaimInput};
+use super::{Claim, ClaimInput, Passing};
 use crate::clock::Timestamp;
 use crate::lifecycle;
 use crate::order::Place;
@@ -161,7 +161,7 @@ impl Work<'_> {
         let mut windows = self.store.windows.merged(|kind| self.store.has_budget(kind, &queues));
         // nothing is to wait behind what may take long
         let (mut all_quick, mut behind_ns) = (true, 0_u64);
-        let mut passed = 0;
+        let mut passed = vec![0; claim.passing.len()];
         while slots + prefetch > 0 {
             let stored = windows.peek();
             let first = match (stored, others.peek()) {
@@ -187,11 +187,8 @@ impl Work<'_> {
                 && queues.left(kind.queue) > 0
                 && let Some(definition) = kind.definition
             {
-                if let Some(passing) = claim.passing.filter(|passing| place.rank > passing.rank) {
-                    if passed == passing.tasks {
-                        break;
-                    }
-                    passed += 1;
+                if !may_pass(place.rank, &claim.passing, &mut passed) {
+                    break;
                 }
                 let prefetched = slots == 0;
                 let lasts_ns = claim.quick.get(definition).copied().flatten();
@@ -343,6 +340,19 @@ impl Work<'_> {
             prefetched: false,
         })
     }
+}
+
+/// Whether a task of this rank may pass the first tasks of other shards that stand before it, which so
+/// many have passed already. It counts as one more then.
+fn may_pass(rank: i64, passing: &[Passing], passed: &mut [usize]) -> bool {
+    let mut before = passing.iter().zip(&*passed).filter(|(other, _)| rank > other.rank);
+    if before.any(|(other, passed)| *passed >= other.tasks) {
+        return false;
+    }
+    for (other, passed) in passing.iter().zip(passed) {
+        *passed += usize::from(rank > other.rank);
+    }
+    true
 }
 
 impl SqliteStore {

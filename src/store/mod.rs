@@ -140,8 +140,8 @@ pub(crate) struct ClaimBudget {
     pub(crate) behind_ns: u64,
     /// How many of each named queue.
     pub(crate) queues: QueueBudget,
-    /// Tasks of another shard that these may pass only so often.
-    pub(crate) passing: Option<Passing>,
+    /// The first tasks of other shards, which these may pass only so often.
+    pub(crate) passing: Vec<Passing>,
     /// Claim one suspect and nothing else.
     pub(crate) suspect: bool,
 }

@@ -25,9 +25,9 @@ pub(super) enum Step {
         deliver: usize,
         /// How many tasks of the named queue may be claimed, if that is limited.
         limit: Option<usize>,
-        /// Which of the tasks that may run another shard's first task comes after, and how many may
-        /// pass it.
-        passing: Option<(usize, usize)>,
+        /// Which of the tasks that may run other shards' first tasks come after, and how many may pass
+        /// them.
+        passing: Vec<(usize, usize)>,
     },
     Advance {
         millis: u64,
@@ -94,7 +94,7 @@ pub(super) fn config() -> ProptestConfig {
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let limit = prop::option::weighted(0.4, 0..3usize);
     let suspect = prop::bool::weighted(0.15);
-    let passing = prop::option::weighted(0.3, (0..4usize, 0..3usize));
+    let passing = prop_oneof![2 => Just(Vec::new()), 1 => vec((0..4usize, 0..3usize), 1..3)];
     let apply = (vec(item(), 0..6), 0..6usize, 0..4usize, suspect, 0..4usize, limit, passing);
     let apply = apply.prop_map(|(items, slots, prefetch, suspect, deliver, limit, passing)| {
         Step::Apply { items, slots, prefetch, suspect, deliver, limit, passing }
@@ -177,11 +177,11 @@ impl<F: Factory> Pair<F> {
                 if let Some(tasks) = limit {
                     claim.queues.limit(named, *tasks);
                 }
-                let at = |(after, tasks): (usize, _)| {
-                    let rank = model.rows[model.runnable(false).get(after)?].place.rank;
-                    Some(Passing { rank, tasks })
+                let at = |(after, tasks): &(usize, usize)| {
+                    let rank = model.rows[model.runnable(false).get(*after)?].place.rank;
+                    Some(Passing { rank, tasks: *tasks })
                 };
-                claim.passing = passing.and_then(at);
+                claim.passing = passing.iter().filter_map(at).collect();
                 let batch = Batch { claim, deliver: *deliver, ..world.batch() };
                 let batch = fill(model, batch, items, named);
                 self.apply(batch).await;

@@ -122,7 +122,7 @@ pub(super) async fn what_stands_after_another_shards_first_is_claimed_only_so_of
     // another shard's first has the rank of the one of priority 1, then the lowest there is
     let rank = world.options.ageing.rank(world.now, 1);
     for (rank, tasks, expected) in [(rank, 0, 3), (rank, 0, 0), (rank, 1, 1), (i64::MAX, 0, 1)] {
-        let passing = Some(Passing { rank, tasks });
+        let passing = vec![Passing { rank, tasks }];
         let claim = ClaimBudget { slots: 9, passing, ..ClaimBudget::default() };
         let claims = world.apply(Batch { claim, ..world.batch() }).await.claims;
         let (claimed, rest) = left.split_at(expected);

@@ -3,6 +3,7 @@
 use super::super::*;
 use crate::lifecycle::State;
 use crate::order::Place;
+use crate::store::Passing;
 
 /// A task as the model knows it.
 #[derive(Clone, Debug)]
@@ -272,18 +273,20 @@ impl Model {
     /// What the budget allows of it.
     pub(super) fn claimable(&self, budget: &ClaimBudget) -> Vec<TaskId> {
         let (mut queues, mut all_quick) = (budget.queues.clone(), true);
-        let mut passed = 0;
+        let mut claimed_ranks = Vec::new();
         let mut claimable = Vec::new();
         for id in self.runnable(false) {
             let row = &self.rows[&id];
             if queues.left(row.queue) == 0 {
                 continue;
             }
-            if let Some(passing) = budget.passing.filter(|at| row.place.rank > at.rank) {
-                passed += 1;
-                if passed > passing.tasks {
-                    break;
-                }
+            let rank = row.place.rank;
+            let may_pass = |at: &Passing| {
+                let passed = claimed_ranks.iter().filter(|other| **other > at.rank).count();
+                rank <= at.rank || passed < at.tasks
+            };
+            if !budget.passing.iter().all(may_pass) {
+                break;
             }
             all_quick &= row.definition == QUICK;
             let free = claimable.len() < budget.slots;
@@ -295,6 +298,7 @@ impl Model {
             }
             queues.take(row.queue);
             claimable.push(id);
+            claimed_ranks.push(rank);
         }
         claimable
     }
