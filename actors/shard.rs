@@ -62,15 +62,15 @@ pub(crate) struct ShardActor<S: ShardStore> {
     second_try: bool,
     /// After a refused batch nothing is tried until its pause is over, whoever wakes this.
     pausing: bool,
-    /// Whether it will look by itself whether the ballast can be restored.
-    restoring: bool,
+    /// In how long, when that was decided, it looks by itself whether the ballast can be restored.
+    restoring: Option<(Duration, SpawnHandle)>,
     /// When the last flush began.
     flushed: tokio::time::Instant,
     /// What commits take, and seconds of an attempt.
     commit: Commits,
     service: Smoothed,
-    /// Whether it wakes itself in a moment, because free slots are kept for another shard.
-    looks_soon: bool,
+    /// When it wakes itself, because free slots are kept for another shard until then.
+    looks_at: Option<tokio::time::Instant>,
     /// When the last deliveries ended.
     delivered_at: tokio::time::Instant,
     /// Since when a flush lets others run first.
@@ -152,11 +152,11 @@ impl<S: ShardStore> ShardActor<S> {
             ends_only: false,
             second_try: false,
             pausing: false,
-            restoring: false,
+            restoring: None,
             flushed: tokio::time::Instant::now(),
             commit: Default::default(),
             service: Smoothed::default(),
-            looks_soon: false,
+            looks_at: None,
             delivered_at: tokio::time::Instant::now(),
             gathering: None,
             timer: None,

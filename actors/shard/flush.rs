@@ -291,14 +291,17 @@ impl<S: ShardStore> ShardActor<S> {
         match claims {
             _ if again => self.arm_later(context),
             MayClaim::Now => self.arm_later(context),
-            MayClaim::Soon(after) if !self.looks_soon => {
-                self.looks_soon = true;
-                context.run_later(after, |actor, context| {
-                    actor.looks_soon = false;
-                    context.address().do_send(Wake);
-                });
+            MayClaim::Soon(after) => {
+                let at = Instant::now() + after;
+                if self.looks_at.is_none_or(|earlier| at < earlier) {
+                    self.looks_at = Some(at);
+                    context.run_later(after, move |actor, context| {
+                        actor.looks_at = actor.looks_at.filter(|other| *other != at);
+                        context.address().do_send(Wake);
+                    });
+                }
             }
-            MayClaim::Soon(_) | MayClaim::WhenWoken => {}
+            MayClaim::WhenWoken => {}
         }
     }
 

@@ -88,17 +88,26 @@ impl<S: ShardStore> ShardActor<S> {
 
     /// Takes the ballast again when there is room for it, also if nothing else happens.
     pub(super) fn restore_ballast_later(&mut self, context: &mut Context<Self>) {
-        if self.restoring || !self.shared.misses_ballast() {
+        if !self.shared.misses_ballast() {
             return;
         }
-        self.restoring = true;
         let short = self.shared.is_short_of_space();
         let later = if short { RESTORE_EVERY } else { RESTORE_SOME_DAY };
-        context.run_later(later, |actor, context| {
-            actor.restoring = false;
+        match self.restoring.take() {
+            // it may have been armed before the disk was full
+            Some((armed, handle)) if later < armed => drop(context.cancel_future(handle)),
+            Some(armed) => {
+                self.restoring = Some(armed);
+                return;
+            }
+            None => {}
+        }
+        let handle = context.run_later(later, |actor, context| {
+            actor.restoring = None;
             actor.shared.restore_ballast();
             actor.restore_ballast_later(context);
         });
+        self.restoring = Some((later, handle));
     }
 
     /// Refuses what callers asked for.

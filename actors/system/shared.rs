@@ -1,7 +1,7 @@
 //! What all actors of a queue share, and where the queue is in its life.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
@@ -88,6 +88,8 @@ pub(crate) struct Shared {
     moved: Notify,
     /// Attempts that were given back.
     released: AtomicU64,
+    /// Taken to free the ballast or to make it, and to note that.
+    ballast: Mutex<()>,
     /// Whether a full disk has had the ballast, or there was none or only a part of it.
     ballast_freed: AtomicBool,
     /// How many bytes it had.
@@ -157,6 +159,7 @@ impl Shared {
             released: AtomicU64::new(0),
             ballast_freed: AtomicBool::new(directory.misses_ballast()),
             directory: Mutex::new(Some(directory)),
+            ballast: Mutex::new(()),
             freed_bytes: AtomicU64::new(u64::MAX),
             short_of_space: AtomicBool::new(false),
         })
@@ -298,6 +301,7 @@ impl Shared {
 
     /// Takes the ballast again once there is room for it, or for a part of it.
     pub(crate) fn restore_ballast(&self) {
+        let _one_by_one = self.ballast();
         if !self.ballast_freed.load(Ordering::Acquire) {
             return;
         }
@@ -336,6 +340,17 @@ impl Shared {
 
     /// The ballast was given back to a full disk.
     pub(crate) fn ballast_is_freed(&self, bytes: u64) {
+        let _one_by_one = self.ballast();
+        self.note_freed(bytes);
+    }
+
+    /// Shards find the disk full, or not any more, at the same time: the file and what is known of it are
+    /// to agree.
+    fn ballast(&self) -> MutexGuard<'_, ()> {
+        self.ballast.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_freed(&self, bytes: u64) {
         self.ballast_freed.store(true, Ordering::Release);
         self.freed_bytes.store(bytes, Ordering::Release);
         self.short_of_space.store(true, Ordering::Release);
@@ -344,10 +359,11 @@ impl Shared {
 
     /// Gives the ballast back to a full disk, so that ends can be stored.
     pub(crate) fn free_ballast(&self) {
+        let _one_by_one = self.ballast();
         self.ballast_freed.store(true, Ordering::Release);
         match self.directory().and_then(|directory| directory.free_ballast()) {
             Ok(0) => {}
-            Ok(bytes) => self.ballast_is_freed(bytes),
+            Ok(bytes) => self.note_freed(bytes),
             Err(error) => tracing::warn!(%error, "the ballast file cannot be freed"),
         }
     }

@@ -73,8 +73,13 @@ pub(crate) fn restore(
             _ => files::open_private(&path)?,
         };
         if let Err(error) = allocate(&file, there, wanted - there) {
-            files::remove_if_there(&path)?;
-            return Err(error);
+            if there == 0 {
+                files::remove_if_there(&path)?;
+                return Err(error);
+            }
+            // what there was stays
+            file.set_len(there).fault("shorten the ballast")?;
+            return Ok(Ballast::Part);
         }
     }
     Ok(if wanted == bytes { Ballast::Whole } else { Ballast::Part })
@@ -130,6 +135,7 @@ fn allocate(mut file: &File, at: u64, bytes: u64) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::testing::{child_argument, run_in_narrow_child};
 
     const MIB: u64 = 1 << 20;
 
@@ -143,6 +149,24 @@ mod tests {
             "as much again does for a small one"
         );
         assert_eq!(begins(0, 1_000), 0);
+    }
+
+    #[test]
+    fn a_part_that_cannot_grow_stays() {
+        const NAME: &str = "store::ballast::tests::a_part_that_cannot_grow_stays";
+        let part = 100 * 512;
+        if let Some(directory) = child_argument() {
+            assert_eq!(restore(&directory, part, None).unwrap(), Ballast::Whole);
+            assert_eq!(restore(&directory, MIB, None).unwrap(), Ballast::Part);
+            assert_eq!(bytes(&directory), part);
+            restore(&directory.join("none"), MIB, None).unwrap_err();
+            println!("it stays");
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let output = run_in_narrow_child(NAME, place.path(), 200);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("it stays"), "{output:?}");
     }
 
     #[test]

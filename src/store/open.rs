@@ -125,9 +125,13 @@ pub(crate) fn open_shard(
     kind: OpenKind,
 ) -> Result<OpenedShard, StoreError> {
     let is_new = directory.entry(shard)?.state == ShardState::Creating;
+    // another shard may free it meanwhile
+    let had_ballast = directory.ballast_bytes() > 0;
     match open_with(directory, shard, options, kind, MIGRATIONS) {
         Err(error)
-            if error.kind() == StoreErrorKind::Full && !is_new && directory.free_ballast()? > 0 =>
+            if error.kind() == StoreErrorKind::Full
+                && !is_new
+                && (directory.free_ballast()? > 0 || had_ballast) =>
         {
             open_with(directory, shard, options, kind, MIGRATIONS)
         }
