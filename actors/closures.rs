@@ -1,8 +1,11 @@
 //! Closures that want results: called one after another on a thread of their own, so that a slow one
 //! holds up other closures only.
 
+use std::sync::Arc;
+
 use actix::{Actor, Context, Handler, Message};
 
+use super::system::{Phase, Shared};
 use crate::panic_message::survive;
 use crate::result::TaskResult;
 use crate::submission::Closure;
@@ -30,8 +33,8 @@ impl Drop for Call {
     }
 }
 
-/// Calls closures.
-pub(crate) struct Closures;
+/// Calls closures, until the queue has ended.
+pub(crate) struct Closures(pub(crate) Arc<Shared>);
 
 impl Actor for Closures {
     type Context = Context<Self>;
@@ -42,6 +45,9 @@ impl Handler<Call> for Closures {
 
     fn handle(&mut self, mut call: Call, _: &mut Context<Self>) -> bool {
         let result = call.result.clone();
+        if self.0.phase() == Phase::Ended {
+            return false;
+        }
         let closure = call.closure.take();
         survive(|| closure.map(|closure| closure(result))).is_some()
     }

@@ -329,7 +329,7 @@ impl Child for ClosuresChild {
     }
 
     async fn build(&mut self) -> Result<Closures> {
-        Ok(Closures)
+        Ok(Closures(self.shared.clone()))
     }
 
     fn started(&mut self, _: &Addr<Closures>) {
