@@ -57,7 +57,7 @@ const FLUSH_AT: usize = 512;
 /// the queue is full: when `limits.pending_submissions` tasks, or `limits.pending_bytes`, wait for
 /// their commit, or `limits.ready_tasks` for their start.
 ///
-/// It is refused where it is sent, too, while 4,096 tasks or 16 MiB of arguments that were sent so
+/// It is refused where it is sent, too, while 4,096 tasks or 4 MiB of arguments that were sent so
 /// stand in front of the Dispatchers of this process: actix bounds no mailbox, and this is the time
 /// to drop what would pile up there. The answer is the same; what is dropped leaves some 32 bytes
 /// until the Dispatcher has counted it. With `do_send` nobody hears the answer: the log then has the
