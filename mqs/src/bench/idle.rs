@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::hold::Gate;
 use super::measure::Measured;
-use super::process::{cpu, rss_mb, sleeps_of_others};
+use super::process::{Sleeps, cpu, rss_mb};
 use super::report::Row;
 use super::scenario::Case;
 use super::world;
@@ -22,10 +22,10 @@ fn run(dir: &Path, case: Case, seconds: f64) -> Result<Measured, AnyError> {
         let queue = world::start(dir, case, &Gate::open()).await?;
         actix_rt::time::sleep(SETTLE).await;
         let written = (queue.row_writes(), queue.commits());
-        let slept = sleeps_of_others();
+        let slept = Sleeps::of_others();
         let (spent, began) = (cpu(), Instant::now());
         actix_rt::time::sleep(Duration::from_secs_f64(seconds)).await;
-        let woken = sleeps_of_others().zip(slept).map(|(now, before)| now.saturating_sub(before));
+        let woken = Sleeps::of_others().zip(slept).map(|(now, before)| now.woken_since(&before));
         let (spent, took) = ((cpu() - spent).as_secs_f64(), began.elapsed().as_secs_f64());
         let mut measured = Measured { rss_mb: rss_mb(), cpu_s: Some(spent), ..Measured::default() };
         measured.extra.insert("cpu_percent", spent / took * 100.0);

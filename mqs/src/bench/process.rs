@@ -1,6 +1,8 @@
 //! What the system says of this process: memory and processor time.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::DirEntry;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,18 +26,34 @@ pub(crate) fn rss_mb() -> Option<f64> {
     Some(kib * 1024.0 / 1e6)
 }
 
-/// How often threads of this process, but for the one that asks, went to sleep so far; `None` where
-/// there is no Linux to ask. A thread that did anything in between has done so once more.
-pub(crate) fn sleeps_of_others() -> Option<u64> {
-    let sleeps = |directory: &Path| {
-        let status = std::fs::read_to_string(directory.join("status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
-        line.trim().parse::<u64>().ok()
-    };
-    let all = std::fs::read_dir("/proc/self/task").ok()?;
-    // a thread that has ended meanwhile isn't there any more
-    let all: u64 = all.filter_map(|thread| sleeps(&thread.ok()?.path())).sum();
-    Some(all.saturating_sub(sleeps(Path::new("/proc/thread-self"))?))
+/// How often each thread of this process, but for the one that asks, went to sleep so far. One that did
+/// anything in between has done so once more.
+pub(crate) struct Sleeps(BTreeMap<OsString, u64>);
+
+impl Sleeps {
+    /// `None` where there is no Linux to ask.
+    pub(crate) fn of_others() -> Option<Self> {
+        let me = std::fs::read_link("/proc/thread-self").ok()?;
+        let threads = std::fs::read_dir("/proc/self/task").ok()?;
+        let sleeps = |thread: DirEntry| {
+            // one that has ended meanwhile isn't there any more
+            let status = std::fs::read_to_string(thread.path().join("status")).ok()?;
+            let mut lines = status.lines();
+            let line = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            Some((thread.file_name(), line.trim().parse().ok()?))
+        };
+        let others = threads.filter_map(Result::ok);
+        let others = others.filter(|thread| Some(thread.file_name().as_os_str()) != me.file_name());
+        Some(Sleeps(others.filter_map(sleeps).collect()))
+    }
+
+    /// How often they woke up since: one that has ended in between doesn't hide what others did.
+    pub(crate) fn woken_since(&self, before: &Sleeps) -> u64 {
+        let more = self.0.iter().map(|(thread, sleeps)| {
+            sleeps.saturating_sub(before.0.get(thread).copied().unwrap_or_default())
+        });
+        more.sum()
+    }
 }
 
 /// Watches the resident memory from a thread of its own.
@@ -84,14 +102,25 @@ mod tests {
     fn a_thread_that_does_something_has_slept_once_more() {
         let (ask, asked) = channel::<()>();
         let (answer, answered) = channel();
-        let thread =
-            std::thread::spawn(move || asked.iter().for_each(|()| answer.send(()).unwrap()));
-        let before = sleeps_of_others().unwrap();
+        let (tell, told) = channel();
+        let thread = std::thread::spawn(move || {
+            let me = std::fs::read_link("/proc/thread-self").unwrap();
+            tell.send(me.file_name().unwrap().to_owned()).unwrap();
+            asked.iter().for_each(|()| answer.send(()).unwrap());
+        });
+        let other = told.recv().unwrap();
+        let seen = || {
+            let mut sleeps = Sleeps::of_others().unwrap();
+            sleeps.0.retain(|thread, _| *thread == other);
+            sleeps
+        };
+        let before = seen();
+        assert_eq!((before.0.len(), seen().woken_since(&before) <= 1), (1, true));
         ask.send(()).unwrap();
         answered.recv().unwrap();
         // it may still be on its way to sleep
         let began = std::time::Instant::now();
-        while sleeps_of_others().unwrap() == before {
+        while seen().woken_since(&before) == 0 {
             assert!(began.elapsed() < Duration::from_secs(60), "it went to sleep unseen");
             std::thread::yield_now();
         }
