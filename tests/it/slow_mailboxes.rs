@@ -32,6 +32,15 @@ fn stuck() -> (Arc<Semaphore>, Recipient<TaskResult>) {
     (gate.clone(), Stuck(gate).start().recipient())
 }
 
+/// A queue that keeps ten results for a mailbox, more than it has on the way to all.
+async fn start_short(world: &World) -> Queue {
+    let mut settings = world.settings();
+    settings.delivery.in_flight = 4;
+    settings.delivery.window = 2;
+    settings.delivery.backlog = 8;
+    start(world.builder_with(settings)).await
+}
+
 fn missed(record: &TaskRecord) -> bool {
     record.delivery == Delivery::Dead(DeadReason::SubscriberFull)
 }
@@ -54,12 +63,7 @@ async fn until_so_many(queue: &Queue, tasks: usize, are: impl Fn(&TaskRecord) ->
 async fn a_stuck_mailbox_holds_up_no_other() {
     let logged = Captured::warnings();
     let world = World::new();
-    let mut settings = world.settings();
-    // fewer than a stuck mailbox keeps
-    settings.delivery.in_flight = 4;
-    settings.delivery.window = 2;
-    settings.delivery.backlog = 8;
-    let queue = start(world.builder_with(settings)).await;
+    let queue = start_short(&world).await;
     let (gate, stuck) = stuck();
     let guard = in_time(queue.subscribe::<double::Task>(stuck)).await.unwrap();
     let mut other = Received::new();
@@ -79,11 +83,7 @@ async fn a_stuck_mailbox_holds_up_no_other() {
 #[actix::test]
 async fn a_stuck_mailbox_that_is_named_by_submissions_holds_up_no_other() {
     let world = World::new();
-    let mut settings = world.settings();
-    settings.delivery.in_flight = 4;
-    settings.delivery.window = 2;
-    settings.delivery.backlog = 8;
-    let queue = start(world.builder_with(settings)).await;
+    let queue = start_short(&world).await;
     let (gate, stuck) = stuck();
     let to_stuck = (0..50).map(|number| double::task(number).reply_to(stuck.clone()));
     in_time(queue.submit_all(to_stuck)).await.unwrap();
@@ -100,11 +100,7 @@ async fn a_stuck_mailbox_that_is_named_by_submissions_holds_up_no_other() {
 #[actix::test]
 async fn a_slow_closure_holds_up_no_mailbox_and_a_bounded_number_of_closures() {
     let world = World::new();
-    let mut settings = world.settings();
-    settings.delivery.in_flight = 4;
-    settings.delivery.window = 2;
-    settings.delivery.backlog = 8;
-    let queue = start(world.builder_with(settings)).await;
+    let queue = start_short(&world).await;
     let (open, gate) = std::sync::mpsc::channel::<()>();
     let (begun, mut began) = tokio::sync::mpsc::unbounded_channel();
     let waits = double::task(0).on_result(move |_| {
