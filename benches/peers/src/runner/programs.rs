@@ -1,17 +1,16 @@
 //! Building the peers' programs and running one for a round.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use peers::{AnyError, Order, Report};
 
 /// How much longer than a round's limit its process may take, for what comes before and after.
 const GRACE: Duration = Duration::from_secs(120);
-
-/// How often it is looked whether a process has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// How much of what a process wrote on its standard error is shown if it fails.
 const SHOWN: usize = 600;
@@ -71,37 +70,67 @@ pub(crate) fn version(package: &str) -> Option<String> {
 /// It says that it failed, or doesn't end.
 pub(crate) fn run(package: &str, order: &Order) -> Result<Report, AnyError> {
     let program = target_dir()?.join("release").join(format!("peer-{package}"));
-    let (out, err) = (order.dir.join("report"), order.dir.join("messages"));
-    let mut process = Command::new(program)
+    let err = order.dir.join("messages");
+    let process = Command::new(program)
         .arg(serde_json::to_string(order)?)
         .stdin(Stdio::null())
-        .stdout(File::create(&out)?)
+        .stdout(Stdio::piped())
         .stderr(File::create(&err)?)
         .spawn()?;
-    let (began, limit) = (Instant::now(), Duration::from_secs_f64(order.limit_s) + GRACE);
-    let status = loop {
-        if let Some(status) = process.try_wait()? {
-            break status;
-        }
-        if began.elapsed() > limit {
-            process.kill()?;
-            process.wait()?;
-            return Err(format!("it didn't end within {} s", limit.as_secs()).into());
-        }
-        std::thread::sleep(LOOK_EVERY);
-    };
+    let limit = Duration::from_secs_f64(order.limit_s) + GRACE;
+    let (status, report) = finish(process, limit)?;
     if !status.success() {
         let said = fs::read(&err)?;
         let said = String::from_utf8_lossy(&said[said.len().saturating_sub(SHOWN)..]).into_owned();
         return Err(format!("{status}: {}", said.trim()).into());
     }
-    Ok(serde_json::from_str(fs::read_to_string(&out)?.trim())?)
+    Ok(serde_json::from_str(report.trim())?)
+}
+
+/// Waits until a process has ended, and gives back what it wrote; one that takes longer than `limit` is
+/// killed. Its standard output is a pipe, which the system closes when it ends: that can be waited for
+/// with a limit, its end can't.
+fn finish(mut process: Child, limit: Duration) -> Result<(ExitStatus, String), AnyError> {
+    let mut out = process.stdout.take().ok_or("its standard output isn't a pipe")?;
+    let (tell, told) = channel();
+    let reader = std::thread::spawn(move || {
+        let mut written = String::new();
+        let read = out.read_to_string(&mut written).map(|_| written);
+        // if nobody waits any more, it came too late
+        let _ = tell.send(read);
+    });
+    let Ok(written) = told.recv_timeout(limit) else {
+        process.kill()?;
+        process.wait()?;
+        return Err(format!("it didn't end within {} s", limit.as_secs()).into());
+    };
+    reader.join().map_err(|_| "the thread that reads what it writes has panicked")?;
+    Ok((process.wait()?, written?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::runner::contenders::CONTENDERS;
+
+    fn shell(script: &str) -> Child {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
+    }
+
+    #[test]
+    fn a_process_that_ends_gives_its_status_and_what_it_wrote() {
+        let limit = Duration::from_secs(60);
+        let (status, written) = finish(shell("echo report; exit 3"), limit).unwrap();
+        assert_eq!((status.code(), written.as_str()), (Some(3), "report\n"));
+    }
+
+    #[test]
+    fn a_process_that_does_not_end_is_killed() {
+        let process = shell("exec tail -f /dev/null");
+        let error = finish(process, Duration::from_millis(10)).unwrap_err();
+        assert_eq!(error.to_string(), "it didn't end within 0 s");
+    }
 
     #[test]
     fn each_lock_file_says_the_version_of_its_library() {
