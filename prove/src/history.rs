@@ -12,12 +12,20 @@ use message_queue_sqlite::prelude::*;
 use crate::case::Failure;
 use crate::scene::harness;
 
-/// A file of lines, each written in one go behind the others.
+/// A file of lines, each written in one go behind the others, by one process at a time.
 pub(crate) struct Lines(File);
 
 impl Lines {
+    /// Opens a file to write on where its last whole line ends: a process that was killed in the middle
+    /// of a write has left a part of one.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        OpenOptions::new().create(true).append(true).open(path).map(Lines)
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let bytes = fs::read(path)?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        if whole < bytes.len() {
+            file.set_len(whole as u64)?;
+        }
+        Ok(Lines(file))
     }
 
     pub(crate) fn add(&self, line: &str) -> io::Result<()> {
@@ -114,4 +122,26 @@ pub(crate) fn number_of(record: &TaskRecord) -> Result<u64, Failure> {
     let (number, _) =
         payload.decode::<(u64, Vec<u8>)>().map_err(|error| corrupt(error.to_string()))?;
     Ok(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_wrote_of_a_line_is_not_written_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lines");
+        for torn in ["", "a", "whole\n", "whole\nack 7 0-1"] {
+            fs::write(&path, torn).unwrap();
+            Lines::open(&path).unwrap().add("next").unwrap();
+            let mut whole: Vec<&str> =
+                torn.rsplit_once('\n').map_or("", |(whole, _)| whole).lines().collect();
+            whole.push("next");
+            assert_eq!(Lines::read(&path), whole);
+        }
+        fs::remove_file(&path).unwrap();
+        Lines::open(&path).unwrap().add("first").unwrap();
+        assert_eq!(Lines::read(&path), ["first"]);
+    }
 }

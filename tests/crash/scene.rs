@@ -21,15 +21,23 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(30);
 
 pub(crate) const SHARDS: usize = 2;
 
-/// A file of lines, each written in one go behind the others.
+/// A file of lines, each written in one go behind the others, by one process at a time.
 pub(crate) struct Journal(File);
 
 /// Where the durable callback writes.
 pub(crate) struct Called(pub(crate) Journal);
 
 impl Journal {
+    /// Opens a file to write on where its last whole line ends: a process that was killed in the middle
+    /// of a write has left a part of one.
     pub(crate) fn open(path: &Path) -> Self {
-        Journal(OpenOptions::new().create(true).append(true).open(path).unwrap())
+        let file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+        let bytes = fs::read(path).unwrap();
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        if whole < bytes.len() {
+            file.set_len(whole as u64).unwrap();
+        }
+        Journal(file)
     }
 
     pub(crate) fn line(&self, line: &str) -> Result<(), io::Error> {
