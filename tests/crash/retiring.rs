@@ -53,7 +53,7 @@ pub(crate) async fn breathe(scene: &Scene) {
     let processes = lines(&scene.ran()).iter().filter(|line| *line == "process").count() as u64;
     Journal::open(&scene.ran()).line("process").unwrap();
     let journal = Journal::open(&scene.journal());
-    let (first, next) = (processes << 32, Cell::new(0));
+    let (first, next, next_key) = (processes << 32, Cell::new(0), Cell::new(0));
     let number = || first + next.replace(next.get() + 1);
     let store = async |number: u64, late: bool| {
         journal.line(&format!("try {number}")).unwrap();
@@ -65,13 +65,17 @@ pub(crate) async fn breathe(scene: &Scene) {
         journal.line(&format!("ack {number} {id}")).unwrap();
     };
     let store_keyed = async |number: u64| {
-        let key = number % KEYS;
+        let key = next_key.replace(next_key.get() + 1) % KEYS;
         let task: Submission<keyed::Task> = keyed::task(key, number).key(format!("key-{key}"));
         let id = queue.submit(task).await.unwrap().id();
         journal.line(&format!("key {key} {number} {id}")).unwrap();
         id.shard()
     };
     let active = || queue.shard_counts().active;
+    // the load may leave time for few of them, and each key is to have had one
+    for _ in 0..KEYS {
+        store_keyed(number()).await;
+    }
     loop {
         let (grown, moved) = (Cell::new(false), Cell::new(false));
         let lane = async || {
