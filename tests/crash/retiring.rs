@@ -48,10 +48,11 @@ impl Scene {
 
 /// What a child does: load until there are two shards, no load until there is one, over and over.
 pub(crate) async fn breathe(scene: &Scene) {
-    let queue = scene.queue_that_breathes().await;
     // later processes have higher numbers
     let processes = lines(&scene.ran()).iter().filter(|line| *line == "process").count() as u64;
+    // before the queue starts, and with it what the last one left
     Journal::open(&scene.ran()).line("process").unwrap();
+    let queue = scene.queue_that_breathes().await;
     let journal = Journal::open(&scene.journal());
     let (first, next, next_key) = (processes << 32, Cell::new(0), Cell::new(0));
     let number = || first + next.replace(next.get() + 1);
