@@ -27,8 +27,6 @@ mod rest;
 #[cfg(feature = "proof")]
 mod seams;
 #[cfg(feature = "proof")]
-mod stalls;
-#[cfg(feature = "proof")]
 mod suspects;
 
 /// Makes an actor panic in its handler.

@@ -378,7 +378,7 @@ impl Handler<Run> for Worker {
     fn handle(&mut self, Run(parcel): Run, _: &mut Context<Self>) {
         self.shared.points.pass(Point::WorkerRun);
         if let Some(attempts) = parcel.body().take() {
-            self.ledger.enqueue(attempts);
+            self.ledger.queue().extend(attempts);
             self.ledger.runs.confirm(&parcel);
         }
         self.work();

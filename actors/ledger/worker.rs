@@ -58,20 +58,6 @@ impl WorkerLedger {
         lock(&self.queue)
     }
 
-    /// Lets attempts wait for a slot: they start in the order in which tasks are claimed, so an urgent
-    /// one doesn't wait for those that were claimed ahead of it.
-    pub(crate) fn enqueue(&self, attempts: Vec<Arc<Attempt>>) {
-        let Some(first) = attempts.first().map(|attempt| attempt.rank) else { return };
-        let mut queue = self.queue();
-        let from = queue.partition_point(|waiting| waiting.rank <= first);
-        let passes = from < queue.len();
-        queue.extend(attempts);
-        if passes {
-            // two stretches, each in order: the sort merges them, and keeps what is equal as it came
-            queue.make_contiguous()[from..].sort_by_key(|attempt| attempt.rank);
-        }
-    }
-
     pub(crate) fn aborts(&self) -> MutexGuard<'_, BTreeMap<TaskId, tokio::task::AbortHandle>> {
         lock(&self.aborts)
     }
@@ -95,45 +81,5 @@ impl WorkerLedger {
 
     pub(crate) fn take_done(&self) -> Vec<Done> {
         std::mem::take(&mut *lock(&self.done))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use message_queue_sqlite_macros::task;
-
-    use super::*;
-    use crate::attempt::{Input, tests::attempt};
-    use crate::record::ShardId;
-    use crate::registry::{Definition, Place};
-    use crate::task::TaskError;
-
-    #[task]
-    async fn nothing() -> Result<(), TaskError> {
-        Ok(())
-    }
-
-    /// Attempts of these ranks, numbered from this one on.
-    fn ranked(first: u64, ranks: &[i64]) -> Vec<Arc<Attempt>> {
-        let place = Place { module_path: "", file: "worker.rs", line: 1 };
-        let one = |(sequence, rank): (u64, &i64)| {
-            let attempt = attempt(Definition::of_task::<nothing::Task>(place), Input::Cached(None));
-            let id = TaskId::new(ShardId(0), sequence);
-            Arc::new(Attempt { id, rank: *rank, ..attempt })
-        };
-        (first..).zip(ranks).map(one).collect()
-    }
-
-    #[test]
-    fn what_waits_in_a_worker_starts_in_the_order_of_claims() {
-        let worker = WorkerLedger::new(0);
-        worker.enqueue(Vec::new());
-        worker.enqueue(ranked(0, &[10, 20, 20, 30]));
-        // in front of all, between two, behind an equal, and at the end
-        worker.enqueue(ranked(4, &[5, 15, 20, 40]));
-        worker.enqueue(ranked(8, &[1]));
-        worker.enqueue(ranked(9, &[40]));
-        let waiting: Vec<u64> = worker.queue().iter().map(|one| one.id.sequence()).collect();
-        assert_eq!(waiting, [8, 4, 0, 5, 1, 2, 6, 3, 7, 9]);
     }
 }

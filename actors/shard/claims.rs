@@ -24,14 +24,6 @@ use crate::store::{Claim, ClaimBudget, ClaimInput, Overrides, ShardStore};
 /// time also then.
 const HANDING_OVER: Duration = Duration::from_micros(200);
 
-/// What is claimed ahead lasts for at least so long: a disk that commits within a millisecond takes ten
-/// now and then, for the syncs of a checkpoint or another program's writes, and nothing tells when.
-const STALL: Duration = Duration::from_millis(15);
-
-/// Something may wait behind slots if a worker that is full of such tasks frees one within two
-/// turnarounds or this time, whichever is longer: by then a slot of another worker may be free.
-const FREES_WITHIN: Duration = Duration::from_millis(5);
-
 /// Targets that have taken nothing for so long don't lag, they stand still.
 const LAGS_FOR: Duration = Duration::from_millis(500);
 
@@ -82,11 +74,11 @@ impl<S: ShardStore> ShardActor<S> {
         }
     }
 
-    /// How long those take at most.
+    /// How long those take at most: what a worker that is full of them takes to free a slot within two
+    /// turnarounds.
     fn quick_most_ns(&self) -> u64 {
         let slots = self.shared.settings.workers.concurrency as u64;
-        let within_ns = self.turnaround_ns().saturating_mul(2).max(FREES_WITHIN.as_nanos() as u64);
-        within_ns.saturating_mul(slots)
+        self.turnaround_ns().saturating_mul(2 * slots)
     }
 
     /// How long it takes from the end of an attempt until the next one is with its worker, in
@@ -94,12 +86,6 @@ impl<S: ShardStore> ShardActor<S> {
     fn turnaround_ns(&self) -> u64 {
         let turnaround = self.commit_time() + self.commit.most() + HANDING_OVER;
         u64::try_from(turnaround.as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    /// For how long the slots are to have enough behind them, in nanoseconds: for a turnaround, and for
-    /// a stall of the disk.
-    fn covered_ns(&self) -> u64 {
-        self.turnaround_ns().max(STALL.as_nanos() as u64)
     }
 
     /// How long a batch takes of late, at most a second.
@@ -113,16 +99,16 @@ impl<S: ShardStore> ShardActor<S> {
     /// credits: a result that finds none costs a read and a write more, and a queue that only runs
     /// tasks would never catch up. Targets that take nothing at all hold up nobody.
     fn behind(&self) -> Behind {
-        let covered_ns = self.covered_ns();
+        let turnaround_ns = self.turnaround_ns();
         let some_wait = self.store.as_ref().is_some_and(|store| store.outlook().undelivered);
         let delivering = self.ledger.delivering().len();
         let idle = delivering == 0 && !some_wait;
         if idle || self.delivered_at.elapsed() > LAGS_FOR {
-            return Behind { covered_ns, max: usize::MAX };
+            return Behind { turnaround_ns, max: usize::MAX };
         }
         let under_way = delivering + self.ledger.attempts().len();
         let room = (self.shared.settings.delivery.in_flight / 2).saturating_sub(under_way);
-        Behind { covered_ns, max: if some_wait { 0 } else { room } }
+        Behind { turnaround_ns, max: if some_wait { 0 } else { room } }
     }
 
     /// What the store may claim against these credits.
@@ -133,13 +119,14 @@ impl<S: ShardStore> ShardActor<S> {
             return ClaimBudget { suspect: true, queues, ..ClaimBudget::default() };
         }
         let definitions = self.shared.registry.definitions();
+        let turnaround_ns = self.turnaround_ns();
         let most_ns = self.quick_most_ns();
         ClaimBudget {
             slots: grant.slots(),
             prefetch: grant.places_behind(),
             quick: definitions.iter().map(|definition| quick_ns(definition, most_ns)).collect(),
-            // what all slots get through in that time
-            behind_ns: self.covered_ns().saturating_mul(self.shared.slots.all() as u64),
+            // what all slots get through in a turnaround
+            behind_ns: turnaround_ns.saturating_mul(self.shared.slots.all() as u64),
             queues,
             passing: grant.passing().to_vec(),
             suspect: false,
@@ -243,7 +230,6 @@ impl<S: ShardStore> ShardActor<S> {
             id: claim.id,
             counters: claim.counters,
             priority: claim.priority,
-            rank: claim.rank,
             submitted_at: claim.submitted_at,
             retry: retry_policy(&definition, &overrides, &self.shared.settings),
             timeout: overrides.timeout.or(definition.options.timeout).or(self
@@ -279,8 +265,9 @@ impl<S: ShardStore> ShardActor<S> {
     }
 }
 
-/// How long attempts of this definition take, if that is known and not over `most_ns`. Then others may
-/// be claimed behind them, and they behind others.
+/// How long attempts of this definition take, if that is known and not over `most_ns`: what a worker
+/// that is full of them takes to free a slot within two turnarounds. Then others may be claimed behind
+/// them, and they behind others.
 fn quick_ns(definition: &Definition, most_ns: u64) -> Option<u64> {
     definition.service.ns().map(NonZeroU64::get).filter(|lasts_ns| *lasts_ns <= most_ns)
 }

@@ -30,7 +30,7 @@ fn tasks(free: usize) -> Wanted {
 const MS_NS: u64 = 1_000_000;
 
 /// A turnaround of that, and no other bound.
-const MS: Behind = Behind { covered_ns: MS_NS, max: usize::MAX };
+const MS: Behind = Behind { turnaround_ns: MS_NS, max: usize::MAX };
 
 fn freed(attempts: usize, long: u64) -> Freed {
     Freed { attempts, load_ns: long * UNKNOWN_NS, ..Freed::default() }
