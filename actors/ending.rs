@@ -106,7 +106,7 @@ fn give_back_held_by(shared: &Shared, worker: &WorkerLedger) -> Vec<(TaskId, Str
         at_rest.extend(parcel.body().take().into_iter().flatten().map(|attempt| attempt.id));
         worker.runs.confirm(&parcel);
     }
-    at_rest.extend(worker.queue().drain(..).map(|attempt| attempt.id));
+    at_rest.extend(worker.queue().take().map(|attempt| attempt.id));
     at_rest.extend(std::mem::take(&mut *worker.aborts()).into_iter().map(|(id, suspended)| {
         suspended.abort();
         id

@@ -6,6 +6,7 @@
 
 mod answer;
 mod gauges;
+mod waiting;
 mod worker;
 
 use std::collections::VecDeque;

@@ -63,7 +63,7 @@ impl Worker {
             }
             self.shared.points.pass(Point::WorkerStart);
             // nothing is between this and its start: a panic there would lose it
-            let Some(attempt) = self.ledger.queue().pop_front() else { break };
+            let Some(attempt) = self.ledger.queue().pop() else { break };
             self.start(attempt, started_at);
         }
         self.ledger.armed.store(false, Ordering::Release);
@@ -378,7 +378,7 @@ impl Handler<Run> for Worker {
     fn handle(&mut self, Run(parcel): Run, _: &mut Context<Self>) {
         self.shared.points.pass(Point::WorkerRun);
         if let Some(attempts) = parcel.body().take() {
-            self.ledger.queue().extend(attempts);
+            self.ledger.enqueue(attempts);
             self.ledger.runs.confirm(&parcel);
         }
         self.work();
@@ -398,8 +398,7 @@ impl Handler<Quiesce> for Worker {
     type Result = ();
 
     fn handle(&mut self, Quiesce { abort }: Quiesce, context: &mut Context<Self>) {
-        let waiting = std::mem::take(&mut *self.ledger.queue());
-        let mut given_back: Vec<Arc<Attempt>> = waiting.into_iter().collect();
+        let mut given_back: Vec<Arc<Attempt>> = self.ledger.queue().take().collect();
         if abort {
             let running: Vec<_> = self.ledger.aborts().values().cloned().collect();
             for attempt in running {

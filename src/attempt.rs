@@ -24,6 +24,8 @@ pub(crate) struct Attempt {
     /// As they were at the claim: `failures` doesn't count this attempt yet.
     pub(crate) counters: Counters,
     pub(crate) priority: i16,
+    /// Where it stands in the order in which tasks are claimed.
+    pub(crate) rank: i64,
     pub(crate) submitted_at: Timestamp,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Option<Duration>,
@@ -187,4 +189,4 @@ impl CancelToken {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,9 +1,10 @@
 //! What outlives a Worker.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::waiting::Waiting;
 use super::{Done, Link, RunBatch, lock};
 use crate::actors::messages::Wake;
 use crate::actors::outbox::{Once, Outbox};
@@ -26,7 +27,7 @@ pub(crate) struct WorkerLedger {
     pub(crate) link: Link<Worker>,
     pub(crate) runs: Outbox<Once<RunBatch>>,
     /// Attempts that wait for a slot of this worker.
-    queue: Mutex<VecDeque<Arc<Attempt>>>,
+    queue: Mutex<Waiting>,
     /// Async attempts in progress; blocking ones run on threads of the pool.
     pub(crate) running: AtomicUsize,
     /// Attempts that are over and aren't reported yet.
@@ -54,8 +55,13 @@ impl WorkerLedger {
         })
     }
 
-    pub(crate) fn queue(&self) -> MutexGuard<'_, VecDeque<Arc<Attempt>>> {
+    pub(crate) fn queue(&self) -> MutexGuard<'_, Waiting> {
         lock(&self.queue)
+    }
+
+    /// Lets attempts wait for a slot; they are in the order of their ranks.
+    pub(crate) fn enqueue(&self, attempts: Vec<Arc<Attempt>>) {
+        self.queue().add(attempts, self.running.load(Ordering::Acquire));
     }
 
     pub(crate) fn aborts(&self) -> MutexGuard<'_, BTreeMap<TaskId, tokio::task::AbortHandle>> {

@@ -230,6 +230,7 @@ impl<S: ShardStore> ShardActor<S> {
             id: claim.id,
             counters: claim.counters,
             priority: claim.priority,
+            rank: claim.rank,
             submitted_at: claim.submitted_at,
             retry: retry_policy(&definition, &overrides, &self.shared.settings),
             timeout: overrides.timeout.or(definition.options.timeout).or(self

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use super::*;
 use crate::codec::Codec;
+use crate::record::ShardId;
 
 struct Flag(AtomicBool);
 
@@ -47,4 +48,34 @@ fn an_input_shows_no_values() {
     assert_eq!(input.take(), None, "there is one reader");
     assert_eq!(format!("{encoded:?}"), "Json(taken)");
     assert_eq!(format!("{:?}", Input::Cached(None)), "lost");
+}
+
+/// An attempt of this definition, as a worker gets it.
+pub(crate) fn attempt(definition: Definition, input: Input) -> Attempt {
+    let second = Duration::from_secs(1);
+    Attempt {
+        lasts_ns: 0,
+        id: TaskId::new(ShardId(2), 7),
+        definition: Arc::new(definition),
+        counters: Counters { claim_no: 4, failures: 2, crashes: 1 },
+        priority: -5,
+        rank: 0,
+        submitted_at: Timestamp::from_micros(1),
+        retry: RetryPolicy { max_attempts: 5, backoff_min: second, backoff_max: second },
+        timeout: Some(Duration::from_secs(60)),
+        input,
+        callbacks: None,
+        volatile: false,
+        parent: None,
+        kind: Default::default(),
+        queue: Default::default(),
+        limited: false,
+        key: None,
+        cancel: CancelToken::new(),
+        index: 0,
+        worker: 0,
+        alone: None,
+        cancel_requested: AtomicBool::new(false),
+        overdue: AtomicBool::new(false),
+    }
 }

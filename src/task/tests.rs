@@ -1,17 +1,16 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use actix::{Actor, Context};
 use message_queue_sqlite_macros::{callback, task};
 
 use super::*;
-use crate::attempt::{Attempt, AttemptEnd, CancelToken, Input};
+use crate::attempt::tests::attempt;
+use crate::attempt::{Attempt, AttemptEnd, Input};
 use crate::cached::{Cached, CachedArguments, CachedInput};
 use crate::clock::Timestamp;
 use crate::codec;
-use crate::record::{
-    Counters, Encoded, FailureKind, Outcome, RetryPolicy, ShardId, TaskId, TaskStatus,
-};
+use crate::record::{Counters, Encoded, FailureKind, Outcome, ShardId, TaskId, TaskStatus};
 use crate::registry::{Definition, Place};
 use crate::result::{ResultParts, TaskResult};
 
@@ -72,37 +71,8 @@ async fn on_end(result: TaskResult, seen: Data<AtomicU32>) -> Result<(), TaskErr
     Ok(())
 }
 
-/// An attempt of this definition, as a worker gets it.
-fn attempt(definition: Definition, input: Input) -> Arc<Attempt> {
-    let second = Duration::from_secs(1);
-    Arc::new(Attempt {
-        lasts_ns: 0,
-        id: TaskId::new(ShardId(2), 7),
-        definition: Arc::new(definition),
-        counters: Counters { claim_no: 4, failures: 2, crashes: 1 },
-        priority: -5,
-        submitted_at: Timestamp::from_micros(1),
-        retry: RetryPolicy { max_attempts: 5, backoff_min: second, backoff_max: second },
-        timeout: Some(Duration::from_secs(60)),
-        input,
-        callbacks: None,
-        volatile: false,
-        parent: None,
-        kind: Default::default(),
-        queue: Default::default(),
-        limited: false,
-        key: None,
-        cancel: CancelToken::new(),
-        index: 0,
-        worker: 0,
-        alone: None,
-        cancel_requested: AtomicBool::new(false),
-        overdue: AtomicBool::new(false),
-    })
-}
-
 fn of<T: Task>(input: Input) -> Arc<Attempt> {
-    attempt(Definition::of_task::<T>(PLACE), input)
+    Arc::new(attempt(Definition::of_task::<T>(PLACE), input))
 }
 
 fn encoded<A: Serialize>(codec: Codec, args: A) -> Input {
@@ -263,7 +233,7 @@ fn a_task_never_runs_with_arguments_that_are_not_its_own() {
     assert_eq!(kind(&of::<pump::Task>(Input::Cached(Some(others)))), FailureKind::Decode);
     assert_eq!(kind(&of::<divide::Task>(Input::Cached(None))), FailureKind::LostArguments);
     let callback = Definition::of_callback::<on_end::Callback>(PLACE);
-    assert_eq!(kind(&attempt(callback, encoded(Codec::Json, ()))), FailureKind::Decode);
+    assert_eq!(kind(&Arc::new(attempt(callback, encoded(Codec::Json, ())))), FailureKind::Decode);
 }
 
 #[test]
@@ -288,7 +258,7 @@ fn a_callback_gets_the_result_of_its_parent() {
     let mut data = DataMap::default();
     data.insert_shared(seen.clone());
     let definition = Definition::of_callback::<on_end::Callback>(PLACE);
-    let attempt = attempt(definition, Input::Parent(result_of(8)));
+    let attempt = Arc::new(attempt(definition, Input::Parent(result_of(8))));
     output(run_with(&attempt, data, LIMIT));
     assert_eq!(seen.load(Ordering::Relaxed), 8);
 }
@@ -324,7 +294,7 @@ impl actix::Handler<Close> for Inbox {
 async fn a_subscriber_is_sent_the_result_and_retried_when_its_mailbox_is_closed() {
     let inbox = Inbox(Vec::new()).start();
     let definition = Definition::subscriber("inbox", inbox.clone().recipient());
-    let attempt = attempt(definition, Input::Parent(result_of(8)));
+    let attempt = Arc::new(attempt(definition, Input::Parent(result_of(8))));
     let deliver = || match start(&attempt, DataMap::default(), LIMIT) {
         Run::Future(future) => future,
         other => panic!("a delivery waits: {other:?}"),
