@@ -1,0 +1,51 @@
+//! Attempts on the pool's threads.
+
+use super::*;
+
+#[task(name = "blocking.double", blocking)]
+fn double_blocking(number: u64) -> Result<u64, TaskError> {
+    Ok(number * 2)
+}
+
+#[actix::test]
+async fn a_blocking_attempt_for_which_no_thread_starts_is_put_off_and_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = Settings::default();
+    settings.storage.dir = dir.path().join("queue");
+    let builder = Queue::builder().settings(settings).register::<double_blocking::Task>();
+    let queue = builder.start().await.unwrap();
+    queue.shared().pool.fail_to_start(1);
+    let handle = queue.submit(double_blocking::task(4)).await.unwrap();
+    let output = timeout(Duration::from_secs(30), handle.clone().into_future()).await;
+    assert_eq!(output.expect("the task ends").unwrap(), 8);
+    let counters = handle.record().await.unwrap().counters;
+    assert_eq!((counters.failures, counters.claim_no), (0, 2));
+}
+
+#[task(name = "blocking.gated", blocking, timeout = "1h")]
+fn gated_blocking(gate: Data<Arc<Gate>>) -> Result<(), TaskError> {
+    gate.runs.fetch_add(1, Ordering::SeqCst);
+    while gate.open.try_acquire().is_err() {
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+#[actix::test]
+async fn nothing_watches_the_time_of_a_blocking_attempt_that_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = Arc::new(Gate { runs: AtomicUsize::new(0), open: Semaphore::new(0) });
+    let mut settings = Settings::default();
+    settings.storage.dir = dir.path().join("queue");
+    let builder = Queue::builder().settings(settings).register::<gated_blocking::Task>();
+    let queue = builder.data(gate.clone()).start().await.unwrap();
+    let world = World { _dir: dir, queue, gate };
+    let handle = world.queue.submit(gated_blocking::task()).await.unwrap();
+    world.until("it runs", |world| world.gate.runs.load(Ordering::SeqCst) == 1).await;
+    let attempts = world.shared().shards[0].attempts().values().cloned().collect::<Vec<_>>();
+    let [attempt] = attempts.try_into().unwrap();
+    assert_eq!(Arc::weak_count(&attempt), 1, "its time is watched while it runs");
+    world.gate.open.add_permits(1);
+    timeout(Duration::from_secs(30), handle.into_future()).await.unwrap().unwrap();
+    world.until("nobody watches", |_| Arc::weak_count(&attempt) == 0).await;
+}
