@@ -15,6 +15,15 @@ type Job = Box<dyn FnOnce() + Send>;
 pub(crate) struct BlockingPool {
     shared: Arc<Shared>,
     threads_max: usize,
+    claimed: Mutex<Claimed>,
+}
+
+/// Blocking attempts that were claimed and aren't over, whether they have a thread or wait for one.
+#[derive(Debug, Default)]
+struct Claimed {
+    attempts: usize,
+    /// How long they take in all, as far as is known, in nanoseconds.
+    load_ns: u64,
 }
 
 /// There is no thread to run a job, and none can be started.
@@ -53,7 +62,39 @@ impl Shared {
 impl BlockingPool {
     pub(crate) fn new(threads_max: usize) -> Self {
         let shared = Shared { state: Mutex::default(), work: Condvar::new() };
-        BlockingPool { shared: Arc::new(shared), threads_max }
+        BlockingPool { shared: Arc::new(shared), threads_max, claimed: Mutex::default() }
+    }
+
+    fn lock_claimed(&self) -> MutexGuard<'_, Claimed> {
+        // every critical section below leaves the counts consistent
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many attempts are on their way here, which take so long in all.
+    pub(crate) fn add_claimed(&self, attempts: usize, load_ns: u64) {
+        let mut claimed = self.lock_claimed();
+        claimed.attempts += attempts;
+        claimed.load_ns = claimed.load_ns.saturating_add(load_ns);
+    }
+
+    /// So many attempts are over.
+    pub(crate) fn remove_claimed(&self, attempts: usize, load_ns: u64) {
+        let mut claimed = self.lock_claimed();
+        claimed.attempts = claimed.attempts.saturating_sub(attempts);
+        claimed.load_ns = claimed.load_ns.saturating_sub(load_ns);
+    }
+
+    /// Whether an attempt that comes now has a thread within so many nanoseconds: no more wait than
+    /// the threads get through in that time (Little's law).
+    pub(crate) fn has_thread_within(&self, within_ns: u64) -> bool {
+        let claimed = self.lock_claimed();
+        let waiting = claimed.attempts.saturating_sub(self.threads_max) as u64;
+        let mean_ns = claimed.load_ns / (claimed.attempts as u64).max(1);
+        waiting.saturating_mul(mean_ns) <= within_ns.saturating_mul(self.threads_max as u64)
+    }
+
+    pub(crate) fn threads_max(&self) -> usize {
+        self.threads_max
     }
 
     /// Runs a job on one of the threads. The job must not panic: it catches what it calls.
@@ -150,6 +191,11 @@ impl fmt::Debug for BlockingPool {
 
 #[cfg(test)]
 impl BlockingPool {
+    pub(crate) fn claimed(&self) -> (usize, u64) {
+        let claimed = self.lock_claimed();
+        (claimed.attempts, claimed.load_ns)
+    }
+
     /// Makes the next starts of threads fail.
     pub(crate) fn fail_to_start(&self, times: usize) {
         self.shared.lock().failures = times;

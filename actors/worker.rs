@@ -183,9 +183,13 @@ pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
     let limited = done.iter().filter(|done| done.attempt.limited);
     let freed = Freed {
         attempts: done.len(),
-        load_ns: done.iter().map(|done| done.attempt.lasts_ns).sum(),
+        load_ns: done.iter().map(|done| done.attempt.slot_ns()).sum(),
         places: limited.map(|done| done.attempt.queue).collect(),
     };
+    let blocking: Vec<u64> = done.iter().filter_map(|done| done.attempt.thread_ns()).collect();
+    if !blocking.is_empty() {
+        shared.pool.remove_claimed(blocking.len(), blocking.iter().sum());
+    }
     let alone = done.iter().find(|done| done.attempt.alone.is_some());
     let alone = alone.map(|done| done.attempt.id.shard());
     for done in &*done {

@@ -44,8 +44,7 @@ pub(crate) struct Attempt {
     /// Its ordering key.
     pub(crate) key: Option<Arc<str>>,
     pub(crate) cancel: CancelToken,
-    /// For how long it keeps a slot from those that are claimed behind it, as far as is known, in
-    /// nanoseconds; 0 for a blocking one, which runs elsewhere.
+    /// How long it was taken to last when it was claimed, in nanoseconds.
     pub(crate) lasts_ns: u64,
     /// The definition's index in the registry.
     pub(crate) index: usize,
@@ -60,6 +59,17 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
+    /// For how long it keeps a slot from those that are claimed behind it, as far as is known, in
+    /// nanoseconds: a blocking one runs elsewhere.
+    pub(crate) fn slot_ns(&self) -> u64 {
+        if self.definition.blocking { 0 } else { self.lasts_ns }
+    }
+
+    /// For how long a blocking one keeps a thread of the pool, as far as is known, in nanoseconds.
+    pub(crate) fn thread_ns(&self) -> Option<u64> {
+        self.definition.blocking.then_some(self.lasts_ns)
+    }
+
     /// Asks the attempt to end: the task is to be cancelled.
     pub(crate) fn request_cancel(&self) {
         self.cancel_requested.store(true, Ordering::Release);

@@ -73,3 +73,21 @@ fn a_job_without_a_thread_is_refused_and_the_next_one_runs() {
     assert!(pool.close());
     assert!(running.try_recv().is_err(), "the refused job is gone");
 }
+
+#[test]
+fn no_more_wait_for_a_thread_than_the_threads_get_through_in_time() {
+    let pool = BlockingPool::new(4);
+    assert!(pool.has_thread_within(0));
+    pool.add_claimed(4, 4 * 1_000);
+    assert!(pool.has_thread_within(0));
+    // each thread gets through three in that time
+    pool.add_claimed(12, 12 * 1_000);
+    assert!(pool.has_thread_within(3_000) && !pool.has_thread_within(2_999));
+    pool.add_claimed(1, 1_000);
+    assert!(!pool.has_thread_within(3_000));
+    pool.remove_claimed(1, 1_000);
+    assert!(pool.has_thread_within(3_000));
+    // nothing is to wait behind what nobody knows
+    pool.add_claimed(1, u64::MAX);
+    assert!(!pool.has_thread_within(3_000));
+}

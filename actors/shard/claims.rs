@@ -67,18 +67,28 @@ impl<S: ShardStore> ShardActor<S> {
 
     /// Whether tasks of a definition may wait behind slots.
     pub(super) fn is_quick(&self) -> impl Fn(usize) -> bool {
-        let most_ns = self.quick_most_ns();
-        move |definition| {
-            let definition = self.shared.registry.definition(definition);
-            quick_ns(definition, most_ns).is_some()
-        }
+        let quick = self.quick();
+        move |definition| quick(self.shared.registry.definition(definition)).is_some()
     }
 
-    /// How long those take at most: what a worker that is full of them takes to free a slot within two
-    /// turnarounds.
-    fn quick_most_ns(&self) -> u64 {
-        let slots = self.shared.settings.workers.concurrency as u64;
-        self.turnaround_ns().saturating_mul(2 * slots)
+    /// Tells of a definition how long its attempts take, if they may wait behind slots, and others
+    /// behind them: that is known, and a worker that is full of them frees a slot within two
+    /// turnarounds. Blocking ones may if they have a thread soon; they count as many times longer as
+    /// there are more slots than threads.
+    fn quick(&self) -> impl Fn(&Definition) -> Option<u64> + use<S> {
+        let (slots, all) = (self.shared.settings.workers.concurrency, self.shared.slots.all());
+        let turnaround_ns = self.turnaround_ns();
+        let most_ns = turnaround_ns.saturating_mul(2 * slots as u64);
+        let threads = self.shared.pool.threads_max();
+        let has_thread = self.shared.pool.has_thread_within(turnaround_ns);
+        move |definition| {
+            let mut lasts_ns = definition.service.ns()?.get();
+            if definition.blocking {
+                let slots_of_thread = all.div_ceil(threads) as u64;
+                lasts_ns = has_thread.then_some(lasts_ns.saturating_mul(slots_of_thread))?;
+            }
+            (lasts_ns <= most_ns).then_some(lasts_ns)
+        }
     }
 
     /// How long it takes from the end of an attempt until the next one is with its worker, in
@@ -120,11 +130,11 @@ impl<S: ShardStore> ShardActor<S> {
         }
         let definitions = self.shared.registry.definitions();
         let turnaround_ns = self.turnaround_ns();
-        let most_ns = self.quick_most_ns();
+        let quick = self.quick();
         ClaimBudget {
             slots: grant.slots(),
             prefetch: grant.places_behind(),
-            quick: definitions.iter().map(|definition| quick_ns(definition, most_ns)).collect(),
+            quick: definitions.iter().map(|definition| quick(definition)).collect(),
             // what all slots get through in a turnaround
             behind_ns: turnaround_ns.saturating_mul(self.shared.slots.all() as u64),
             queues,
@@ -141,6 +151,7 @@ impl<S: ShardStore> ShardActor<S> {
         let mut runs: Vec<Vec<Arc<Attempt>>> = vec![Vec::new(); self.shared.workers.len()];
         let mut stillborn = Vec::new();
         let mut assigned = false;
+        let (mut blocking, mut blocking_ns) = (0, 0);
         for claim in claims {
             let attempt = self.attempt(claim, now);
             let (mut attempt, prefetched) = match attempt {
@@ -150,12 +161,16 @@ impl<S: ShardStore> ShardActor<S> {
                     continue;
                 }
             };
-            let lasts_ns = attempt.lasts_ns;
-            let worker = grant.assign(prefetched, lasts_ns);
-            let Some(worker) = worker.or_else(|| grant.assign(!prefetched, lasts_ns)) else {
+            let slot_ns = attempt.slot_ns();
+            let worker = grant.assign(prefetched, slot_ns);
+            let Some(worker) = worker.or_else(|| grant.assign(!prefetched, slot_ns)) else {
                 debug_assert!(false, "every claim has a credit");
                 continue;
             };
+            if let Some(thread_ns) = attempt.thread_ns() {
+                blocking += 1;
+                blocking_ns += thread_ns;
+            }
             assigned = true;
             attempt.limited = grant.assign_place(attempt.queue);
             if alone.is_some() {
@@ -166,6 +181,9 @@ impl<S: ShardStore> ShardActor<S> {
             attempt.worker = worker;
             attempt.alone = alone;
             runs[worker].push(Arc::new(attempt));
+        }
+        if blocking > 0 {
+            self.shared.pool.add_claimed(blocking, blocking_ns);
         }
         self.shared.wake(grant.give_back(assigned));
         {
@@ -226,7 +244,7 @@ impl<S: ShardStore> ShardActor<S> {
         };
         let overrides = claim.overrides.as_deref().copied().unwrap_or_default();
         let attempt = Attempt {
-            lasts_ns: lasts_ns(&definition),
+            lasts_ns: definition.service.ns().map_or(UNKNOWN_NS, NonZeroU64::get),
             id: claim.id,
             counters: claim.counters,
             priority: claim.priority,
@@ -264,21 +282,6 @@ impl<S: ShardStore> ShardActor<S> {
             }
         }
     }
-}
-
-/// How long attempts of this definition take, if that is known and not over `most_ns`: what a worker
-/// that is full of them takes to free a slot within two turnarounds. Then others may be claimed behind
-/// them, and they behind others.
-fn quick_ns(definition: &Definition, most_ns: u64) -> Option<u64> {
-    definition.service.ns().map(NonZeroU64::get).filter(|lasts_ns| *lasts_ns <= most_ns)
-}
-
-/// For how long an attempt keeps its slot, as far as is known.
-fn lasts_ns(definition: &Definition) -> u64 {
-    if definition.blocking {
-        return 0;
-    }
-    definition.service.ns().map_or(UNKNOWN_NS, NonZeroU64::get)
 }
 
 /// The submission's policy, else its definition's, else the queue's.
