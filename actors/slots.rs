@@ -63,9 +63,9 @@ pub(crate) struct Slots {
 /// What may wait behind slots that are taken.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Behind {
-    /// How long it takes from the end of an attempt until another is claimed and with the worker, in
-    /// nanoseconds: what could wait for no longer than that may.
-    pub(crate) turnaround_ns: u64,
+    /// For how long slots are to stay busy with it, in nanoseconds: until another task is claimed and with
+    /// its worker.
+    pub(crate) covered_ns: u64,
     /// How many attempts at most.
     pub(crate) max: usize,
 }
@@ -144,7 +144,7 @@ impl Slots {
             grant.places.insert(limited.queue, granted);
         }
         let want = wanted.want(|of| grant.places.get(&of.queue).copied().unwrap_or(0));
-        let levels = self.levels_behind(state, behind.turnaround_ns);
+        let levels = self.levels_behind(state, behind.covered_ns);
         state.batch = levels.iter().sum();
         state.begins_at(shard, want.first.rank);
         let free = self.free(state);
@@ -190,15 +190,15 @@ impl Slots {
     }
 
     /// Up to how many attempts each worker may have, places behind its slots included: as many as
-    /// its slots get through in the time of a turnaround (Little's law), by what it has now.
-    fn levels_behind(&self, state: &State, turnaround_ns: u64) -> Vec<usize> {
+    /// its slots get through in the time to be covered (Little's law), by what it has now.
+    fn levels_behind(&self, state: &State, covered_ns: u64) -> Vec<usize> {
         let level = |(used, load_ns): (&usize, &u64)| {
             let slots = self.concurrency as u64;
             let mean_ns = load_ns / (*used).max(1) as u64;
             let places = match mean_ns {
                 0 => self.prefetch,
                 mean_ns => {
-                    let through = (slots.saturating_mul(turnaround_ns) + mean_ns / 2) / mean_ns;
+                    let through = (slots.saturating_mul(covered_ns) + mean_ns / 2) / mean_ns;
                     usize::try_from(through).unwrap_or(usize::MAX).min(self.prefetch)
                 }
             };

@@ -28,6 +28,8 @@ mod rest;
 #[cfg(feature = "proof")]
 mod seams;
 #[cfg(feature = "proof")]
+mod stalls;
+#[cfg(feature = "proof")]
 mod suspects;
 
 /// Makes an actor panic in its handler.

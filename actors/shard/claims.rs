@@ -24,6 +24,20 @@ use crate::store::{Claim, ClaimBudget, ClaimInput, Overrides, ShardStore};
 /// time also then.
 const HANDING_OVER: Duration = Duration::from_micros(200);
 
+/// What is claimed ahead lasts for at least so long: a disk that commits within a millisecond takes ten
+/// now and then, for the syncs of a checkpoint or another program's writes, and nothing tells when.
+const STALL: Duration = Duration::from_millis(15);
+
+/// Something may wait behind slots if a worker that is full of such tasks frees one within two
+/// turnarounds or this time, whichever is longer: by then a slot of another worker may be free.
+const FREES_WITHIN: Duration = Duration::from_millis(5);
+
+/// Nor may it if it takes longer than so many turnarounds and than this time, however many slots there
+/// are: they may have begun together, and then end together. Without it a slot stands empty for a
+/// twentieth of the time at most.
+const LONG: Duration = Duration::from_millis(100);
+const LONG_TURNAROUNDS: u64 = 20;
+
 /// Targets that have taken nothing for so long don't lag, they stand still.
 const LAGS_FOR: Duration = Duration::from_millis(500);
 
@@ -72,15 +86,13 @@ impl<S: ShardStore> ShardActor<S> {
     }
 
     /// Tells of a definition how long its attempts take, if they may wait behind slots, and others
-    /// behind them: that is known, and a worker that is full of them frees a slot within two
-    /// turnarounds. Blocking ones may if they have a thread soon; they count as many times longer as
-    /// there are more slots than threads.
+    /// behind them: that is known, and a worker that is full of them frees a slot soon. Blocking ones
+    /// may if they have a thread soon; they count as many times longer as there are more slots than
+    /// threads.
     fn quick(&self) -> impl Fn(&Definition) -> Option<u64> + use<S> {
-        let (slots, all) = (self.shared.settings.workers.concurrency, self.shared.slots.all());
-        let turnaround_ns = self.turnaround_ns();
-        let most_ns = turnaround_ns.saturating_mul(2 * slots as u64);
-        let threads = self.shared.pool.threads_max();
-        let has_thread = self.shared.pool.has_thread_within(turnaround_ns);
+        let (threads, all) = (self.shared.pool.threads_max(), self.shared.slots.all());
+        let has_thread = self.shared.pool.has_thread_within(self.covered_ns());
+        let most_ns = self.quick_most_ns();
         move |definition| {
             let mut lasts_ns = definition.service.ns()?.get();
             if definition.blocking {
@@ -91,11 +103,26 @@ impl<S: ShardStore> ShardActor<S> {
         }
     }
 
+    /// How long attempts take at most that may wait behind slots.
+    fn quick_most_ns(&self) -> u64 {
+        let turnaround_ns = self.turnaround_ns();
+        let slots = self.shared.settings.workers.concurrency as u64;
+        let soon_ns = turnaround_ns.saturating_mul(2).max(FREES_WITHIN.as_nanos() as u64);
+        let long_ns = turnaround_ns.saturating_mul(LONG_TURNAROUNDS).max(LONG.as_nanos() as u64);
+        soon_ns.saturating_mul(slots).min(long_ns)
+    }
+
     /// How long it takes from the end of an attempt until the next one is with its worker, in
     /// nanoseconds.
     fn turnaround_ns(&self) -> u64 {
         let turnaround = self.commit_time() + self.commit.most() + HANDING_OVER;
         u64::try_from(turnaround.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// For how long the slots are to have enough behind them, in nanoseconds: for a turnaround, and for
+    /// a stall of the disk.
+    fn covered_ns(&self) -> u64 {
+        self.turnaround_ns().max(STALL.as_nanos() as u64)
     }
 
     /// How long a batch takes of late, at most a second.
@@ -109,16 +136,16 @@ impl<S: ShardStore> ShardActor<S> {
     /// credits: a result that finds none costs a read and a write more, and a queue that only runs
     /// tasks would never catch up. Targets that take nothing at all hold up nobody.
     fn behind(&self) -> Behind {
-        let turnaround_ns = self.turnaround_ns();
+        let covered_ns = self.covered_ns();
         let some_wait = self.store.as_ref().is_some_and(|store| store.outlook().undelivered);
         let delivering = self.ledger.delivering().len();
         let idle = delivering == 0 && !some_wait;
         if idle || self.delivered_at.elapsed() > LAGS_FOR {
-            return Behind { turnaround_ns, max: usize::MAX };
+            return Behind { covered_ns, max: usize::MAX };
         }
         let under_way = delivering + self.ledger.attempts().len();
         let room = (self.shared.settings.delivery.in_flight / 2).saturating_sub(under_way);
-        Behind { turnaround_ns, max: if some_wait { 0 } else { room } }
+        Behind { covered_ns, max: if some_wait { 0 } else { room } }
     }
 
     /// What the store may claim against these credits.
@@ -129,14 +156,13 @@ impl<S: ShardStore> ShardActor<S> {
             return ClaimBudget { suspect: true, queues, ..ClaimBudget::default() };
         }
         let definitions = self.shared.registry.definitions();
-        let turnaround_ns = self.turnaround_ns();
         let quick = self.quick();
         ClaimBudget {
             slots: grant.slots(),
             prefetch: grant.places_behind(),
             quick: definitions.iter().map(|definition| quick(definition)).collect(),
-            // what all slots get through in a turnaround
-            behind_ns: turnaround_ns.saturating_mul(self.shared.slots.all() as u64),
+            // what all slots get through in that time
+            behind_ns: self.covered_ns().saturating_mul(self.shared.slots.all() as u64),
             queues,
             passing: grant.passing().to_vec(),
             suspect: false,

@@ -29,8 +29,8 @@ fn tasks(free: usize) -> Wanted {
 /// A millisecond, in nanoseconds.
 const MS_NS: u64 = 1_000_000;
 
-/// A turnaround of that, and no other bound.
-const MS: Behind = Behind { turnaround_ns: MS_NS, max: usize::MAX };
+/// So long is to be covered, and there is no other bound.
+const MS: Behind = Behind { covered_ns: MS_NS, max: usize::MAX };
 
 fn freed(attempts: usize, long: u64) -> Freed {
     Freed { attempts, load_ns: long * UNKNOWN_NS, ..Freed::default() }
@@ -338,7 +338,7 @@ fn a_guess_at_a_limited_queue_waits_for_no_place() {
 }
 
 #[test]
-fn as_many_wait_behind_slots_as_these_get_through_in_a_turnaround() {
+fn as_many_wait_behind_slots_as_these_get_through_in_the_time_to_be_covered() {
     for (lasts_ns, places) in
         [(MS_NS / 10, 80), (MS_NS, 8), (5 * MS_NS, 2), (16 * MS_NS, 1), (17 * MS_NS, 0)]
     {
