@@ -82,7 +82,7 @@ impl World {
         let mut settings = scene::settings(1 + random.usize(..2));
         settings.workers.count = Some(WORKERS);
         settings.workers.concurrency = CONCURRENCY;
-        settings.workers.prefetch = random.usize(..3);
+        settings.workers.prefetch = random.usize(..9);
         settings.limits.window = [2, 8, 1_000][random.usize(..3)];
         settings.limits.batch = [2, 5, 100][random.usize(..3)];
         settings.tasks.max_crashes = if random.bool() { 3 } else { 100 };
