@@ -187,9 +187,6 @@ pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
         places: limited.map(|done| done.attempt.queue).collect(),
     };
     let blocking: Vec<u64> = done.iter().filter_map(|done| done.attempt.thread_ns()).collect();
-    if !blocking.is_empty() {
-        shared.pool.remove_claimed(blocking.len(), blocking.iter().sum());
-    }
     let alone = done.iter().find(|done| done.attempt.alone.is_some());
     let alone = alone.map(|done| done.attempt.id.shard());
     for done in &*done {
@@ -209,6 +206,9 @@ pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
         if !batch.is_empty() {
             ledger.link.send(Finish(ledger.finishes.post(FinishBatch { done: batch })));
         }
+    }
+    if !blocking.is_empty() {
+        shared.pool.remove_claimed(blocking.len(), blocking.iter().sum());
     }
     let wake = shared.slots.release(worker.index, &freed);
     shared.wake(wake);
