@@ -10,13 +10,9 @@ fn double_blocking(number: u64) -> Result<u64, TaskError> {
 
 #[actix::test]
 async fn a_blocking_attempt_for_which_no_thread_starts_is_put_off_and_tried_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut settings = Settings::default();
-    settings.storage.dir = dir.path().join("queue");
-    let builder = Queue::builder().settings(settings).register::<double_blocking::Task>();
-    let queue = builder.start().await.unwrap();
-    queue.shared().pool.fail_to_start(1);
-    let handle = queue.submit(double_blocking::task(4)).await.unwrap();
+    let world = start(Clock::system(), |_| {}).await;
+    world.shared().pool.fail_to_start(1);
+    let handle = world.queue.submit(double_blocking::task(4)).await.unwrap();
     let output = timeout(Duration::from_secs(30), handle.clone().into_future()).await;
     assert_eq!(output.expect("the task ends").unwrap(), 8);
     let counters = handle.record().await.unwrap().counters;
@@ -32,15 +28,21 @@ fn gated_blocking(gate: Data<Arc<Gate>>) -> Result<(), TaskError> {
     Ok(())
 }
 
-#[actix::test]
-async fn nothing_watches_the_time_of_a_blocking_attempt_that_is_over() {
+/// A queue with both of them.
+async fn start(clock: Clock, adapt: impl FnOnce(&mut Settings)) -> World {
     let dir = tempfile::tempdir().unwrap();
     let gate = Arc::new(Gate { runs: AtomicUsize::new(0), open: Semaphore::new(0) });
     let mut settings = Settings::default();
     settings.storage.dir = dir.path().join("queue");
-    let builder = Queue::builder().settings(settings).register::<gated_blocking::Task>();
-    let queue = builder.data(gate.clone()).start().await.unwrap();
-    let world = World { _dir: dir, queue, gate };
+    adapt(&mut settings);
+    let builder = Queue::builder().settings(settings).data(gate.clone()).clock(clock);
+    let builder = builder.register::<gated_blocking::Task>().register::<double_blocking::Task>();
+    World { _dir: dir, queue: builder.start().await.unwrap(), gate }
+}
+
+#[actix::test]
+async fn nothing_watches_the_time_of_a_blocking_attempt_that_is_over() {
+    let world = start(Clock::system(), |_| {}).await;
     let handle = world.queue.submit(gated_blocking::task()).await.unwrap();
     world.until("it runs", |world| world.gate.runs.load(Ordering::SeqCst) == 1).await;
     let attempts = world.shared().shards[0].attempts().values().cloned().collect::<Vec<_>>();
@@ -53,18 +55,13 @@ async fn nothing_watches_the_time_of_a_blocking_attempt_that_is_over() {
 
 #[actix::test]
 async fn blocking_tasks_are_claimed_ahead_only_if_they_have_a_thread_soon() {
-    let dir = tempfile::tempdir().unwrap();
-    let gate = Arc::new(Gate { runs: AtomicUsize::new(0), open: Semaphore::new(0) });
-    let mut settings = Settings::default();
-    settings.storage.dir = dir.path().join("queue");
-    (settings.workers.count, settings.workers.concurrency) = (Some(1), 1);
-    settings.workers.blocking_threads = 2;
-    let builder = Queue::builder().settings(settings).data(gate.clone());
-    let builder = builder.register::<gated_blocking::Task>().register::<double_blocking::Task>();
     // under a clock that stands, an attempt that has ended took no time
     let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
-    let queue = builder.clock(clock).start().await.unwrap();
-    let world = World { _dir: dir, queue, gate };
+    let narrow = |settings: &mut Settings| {
+        (settings.workers.count, settings.workers.concurrency) = (Some(1), 1);
+        settings.workers.blocking_threads = 2;
+    };
+    let world = start(clock, narrow).await;
     let double = |number| world.queue.submit(double_blocking::task(number));
     double(1).await.unwrap().into_future().await.unwrap();
     let gated = world.queue.submit(gated_blocking::task()).await.unwrap();
