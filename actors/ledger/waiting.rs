@@ -27,13 +27,15 @@ impl Waiting {
     pub(crate) fn add(&mut self, attempts: Vec<Arc<Attempt>>, running: usize) {
         let Some(first) = attempts.first().map(|attempt| attempt.rank) else { return };
         let passed = self.split_off_after(first);
-        // what stands behind one passes it, too, when it is passed
-        let mut room = vec![usize::MAX; passed.len() + 1];
-        for (at, one) in passed.iter().enumerate().rev() {
-            room[at] = room[at + 1].min(one.may_pass);
-        }
+        // how many may be put before each: what is before it is before those behind it, too
+        let mut least = usize::MAX;
+        let room = passed.iter().rev().map(|one| {
+            least = least.min(one.may_pass);
+            least
+        });
+        let room: Vec<usize> = room.collect();
         let (mut attempts, mut before) = (attempts.into_iter().peekable(), 0);
-        for (mut one, room) in passed.into_iter().zip(room) {
+        for (mut one, room) in passed.into_iter().zip(room.into_iter().rev()) {
             while before < room
                 && let Some(next) = attempts.next_if(|next| next.rank < one.attempt.rank)
             {
