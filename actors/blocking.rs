@@ -84,8 +84,8 @@ impl BlockingPool {
         claimed.load_ns = claimed.load_ns.saturating_sub(load_ns);
     }
 
-    /// Whether an attempt that comes now has a thread within so many nanoseconds: no more wait than
-    /// the threads get through in that time (Little's law).
+    /// Whether no more wait for a thread than the threads get through in so many nanoseconds (Little's
+    /// law). One that is held for long counts like any other.
     pub(crate) fn has_thread_within(&self, within_ns: u64) -> bool {
         let claimed = self.lock_claimed();
         let waiting = claimed.attempts.saturating_sub(self.threads_max) as u64;
