@@ -9,6 +9,8 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use crate::store::Threads;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A bounded pool of threads, started as they are needed.
@@ -84,17 +86,17 @@ impl BlockingPool {
         claimed.load_ns = claimed.load_ns.saturating_sub(load_ns);
     }
 
-    /// Whether no more wait for a thread than the threads get through in so many nanoseconds (Little's
-    /// law). One that is held for long counts like any other.
-    pub(crate) fn has_thread_within(&self, within_ns: u64) -> bool {
+    /// What more may be claimed that has a thread within so many nanoseconds: what waits for one, with
+    /// the next, is to be no more than the threads get through in that time (Little's law). An attempt
+    /// that holds its thread for long counts with the others' mean.
+    pub(crate) fn within(&self, within_ns: u64) -> Threads {
         let claimed = self.lock_claimed();
-        let waiting = claimed.attempts.saturating_sub(self.threads_max) as u64;
+        let free = self.threads_max.saturating_sub(claimed.attempts);
+        let next = (claimed.attempts + 1).saturating_sub(self.threads_max).max(1);
         let mean_ns = claimed.load_ns / (claimed.attempts as u64).max(1);
-        waiting.saturating_mul(mean_ns) <= within_ns.saturating_mul(self.threads_max as u64)
-    }
-
-    pub(crate) fn threads_max(&self) -> usize {
-        self.threads_max
+        let all_ns = within_ns.saturating_mul(self.threads_max as u64);
+        let behind_ns = all_ns.saturating_sub(mean_ns.saturating_mul(next as u64));
+        Threads { free, behind_ns }
     }
 
     /// Runs a job on one of the threads. The job must not panic: it catches what it calls.

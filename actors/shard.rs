@@ -69,6 +69,8 @@ pub(crate) struct ShardActor<S: ShardStore> {
     /// What commits take, and seconds of an attempt.
     commit: Commits,
     service: Smoothed,
+    /// Whether what stood first in the last batch blocks, and had no thread soon or takes too long.
+    lacked_thread: bool,
     /// When it wakes itself, because free slots are kept for another shard until then.
     looks_at: Option<tokio::time::Instant>,
     /// When the last deliveries ended.
@@ -156,6 +158,7 @@ impl<S: ShardStore> ShardActor<S> {
             flushed: tokio::time::Instant::now(),
             commit: Default::default(),
             service: Smoothed::default(),
+            lacked_thread: false,
             looks_at: None,
             delivered_at: tokio::time::Instant::now(),
             gathering: None,

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 pub(crate) use grant::Grant;
 use state::{Alone, State, Want};
-pub(crate) use wanted::{First, Wanted};
+pub(crate) use wanted::{Ahead, First, Wanted};
 
 use crate::queues::QueueIndex;
 use crate::record::ShardId;
@@ -168,7 +168,12 @@ impl Slots {
             Some(others) => room.sum::<usize>().saturating_sub(others.saturating_sub(kept)),
             None => 0,
         };
-        let wanted_behind = if want.first.quick { left.min(behind.max).min(room) } else { 0 };
+        let may_follow = match want.first.ahead {
+            Ahead::Quick => true,
+            Ahead::ButOthers => allowed > 0,
+            Ahead::Never => false,
+        };
+        let wanted_behind = if may_follow { left.min(behind.max).min(room) } else { 0 };
         let refused = spread(&mut state.used, wanted_behind, level, &mut grant.behind);
         let unmet = left - wanted_behind + refused;
         if left > 0 {

@@ -77,17 +77,42 @@ fn a_job_without_a_thread_is_refused_and_the_next_one_runs() {
 #[test]
 fn no_more_wait_for_a_thread_than_the_threads_get_through_in_time() {
     let pool = BlockingPool::new(4);
-    assert!(pool.has_thread_within(0));
-    pool.add_claimed(4, 4 * 1_000);
-    assert!(pool.has_thread_within(0));
-    // each thread gets through three in that time
-    pool.add_claimed(12, 12 * 1_000);
-    assert!(pool.has_thread_within(3_000) && !pool.has_thread_within(2_999));
+    let threads = |free, behind_ns| Threads { free, behind_ns };
+    assert_eq!(pool.within(0), threads(4, 0));
+    assert_eq!(pool.within(3_000), threads(4, 12_000));
+    pool.add_claimed(3, 3 * 1_000);
+    // the one after the next waits for a thread
+    assert_eq!(pool.within(3_000), threads(1, 11_000));
     pool.add_claimed(1, 1_000);
-    assert!(!pool.has_thread_within(3_000));
+    assert_eq!(pool.within(3_000), threads(0, 11_000));
+    pool.add_claimed(10, 10 * 1_000);
+    assert_eq!(pool.within(3_000), threads(0, 1_000));
+    pool.add_claimed(1, 1_000);
+    assert_eq!(pool.within(3_000), threads(0, 0));
     pool.remove_claimed(1, 1_000);
-    assert!(pool.has_thread_within(3_000));
+    assert!(pool.within(3_000).any());
     // nothing is to wait behind what nobody knows
     pool.add_claimed(1, u64::MAX);
-    assert!(!pool.has_thread_within(3_000));
+    assert!(!pool.within(3_000).any());
+}
+
+#[test]
+fn threads_that_are_all_held_for_long_let_nothing_wait_for_them() {
+    let pool = BlockingPool::new(4);
+    pool.add_claimed(4, 4 * 1_000_000);
+    assert!(!pool.within(3_000).any());
+    pool.remove_claimed(1, 1_000_000);
+    assert_eq!(pool.within(3_000), Threads { free: 1, behind_ns: 0 });
+}
+
+#[test]
+fn shares_of_threads_leave_none_out_and_take_hardly_more_than_there_is() {
+    for (free, behind_ns, among) in [(0, 0, 3), (1, 1, 8), (5, 7, 2), (16, 1_000, 3), (2, 9, 0)] {
+        let all = Threads { free, behind_ns };
+        let share = all.share(among);
+        assert_eq!(share.any(), all.any());
+        let parts = among.max(1);
+        assert!((free..free + parts).contains(&(share.free * parts)));
+        assert!((behind_ns..behind_ns + parts as u64).contains(&(share.behind_ns * parts as u64)));
+    }
 }

@@ -9,7 +9,7 @@ use crate::actors::incoming::Incoming;
 use crate::actors::ledger::{Done, FinishBatch};
 use crate::actors::messages::Run;
 use crate::actors::outbox::Once;
-use crate::actors::slots::{Behind, First, Grant, UNKNOWN_NS, Wanted, kept_for};
+use crate::actors::slots::{Ahead, Behind, First, Grant, UNKNOWN_NS, Wanted, kept_for};
 use crate::attempt::{Attempt, AttemptEnd, Input};
 use crate::clock::Timestamp;
 use crate::queues::QueueIndex;
@@ -17,7 +17,7 @@ use crate::record::{FailureKind, RetryPolicy, TaskFailure};
 use crate::registry::Definition;
 use crate::result::TaskResult;
 use crate::settings::Settings;
-use crate::store::{Claim, ClaimBudget, ClaimInput, Overrides, ShardStore};
+use crate::store::{Claim, ClaimBudget, ClaimInput, Overrides, ShardStore, Takes, Threads};
 
 /// What a turnaround takes beside two commits: one may have begun when an attempt ends, the next
 /// stores the claim that follows it. One of them is taken to be slow: a slot is to be free for a short
@@ -55,9 +55,9 @@ impl<S: ShardStore> ShardActor<S> {
         let store = self.store.as_ref()?;
         let (slots, queues) = (&self.shared.slots, &self.shared.queues);
         let runnable = store.runnable();
-        let is_quick = self.is_quick();
+        let ahead = self.ahead();
         let mut wanted =
-            Wanted::of(&runnable, queues, GUESS, &is_quick).kept_for(kept_for(self.commit_time()));
+            Wanted::of(&runnable, queues, GUESS, &ahead).kept_for(kept_for(self.commit_time()));
         if runnable.iter().any(|one| one.suspects && !wanted.is_paused(one.queue)) {
             return slots.take_alone(self.ledger.id, wanted);
         }
@@ -65,7 +65,7 @@ impl<S: ShardStore> ShardActor<S> {
         let now = self.shared.clock.now();
         if let Some((priority, definition)) = incoming.first() {
             let rank = self.shared.ageing().rank(now, priority);
-            let first = First { rank, quick: is_quick(definition) };
+            let first = First { rank, ahead: ahead(definition) };
             if wanted.is_unrestrained() {
                 wanted.add(QueueIndex::DEFAULT, incoming.len(), first);
             } else {
@@ -76,31 +76,41 @@ impl<S: ShardStore> ShardActor<S> {
         if due || moved {
             wanted.guess(GUESS);
         }
+        drop(ahead);
+        self.lacked_thread = wanted.ahead() == Ahead::ButOthers;
         Some(slots.take(self.ledger.id, &wanted, self.behind()))
     }
 
-    /// Whether tasks of a definition may wait behind slots.
-    pub(super) fn is_quick(&self) -> impl Fn(usize) -> bool {
-        let quick = self.quick();
-        move |definition| quick(self.shared.registry.definition(definition)).is_some()
+    /// Whether tasks of a definition may wait behind slots, blocking ones if they have a thread soon.
+    pub(super) fn ahead(&self) -> impl Fn(usize) -> Ahead {
+        let (takes, threads) = (self.takes(), self.threads());
+        move |definition| {
+            let Takes { quick_ns, blocking } = takes(self.shared.registry.definition(definition));
+            match quick_ns {
+                Some(_) if !blocking || threads.any() => Ahead::Quick,
+                _ if blocking => Ahead::ButOthers,
+                _ => Ahead::Never,
+            }
+        }
     }
 
-    /// Tells of a definition how long its attempts take, if they may wait behind slots, and others
-    /// behind them: that is known, and a worker that is full of them frees a slot soon. Blocking ones
-    /// may if they have a thread soon; they count as many times longer as there are more slots than
-    /// threads.
-    fn quick(&self) -> impl Fn(&Definition) -> Option<u64> + use<S> {
-        let (threads, all) = (self.shared.pool.threads_max(), self.shared.slots.all());
-        let has_thread = self.shared.pool.has_thread_within(self.covered_ns());
-        let most_ns = self.quick_most_ns();
+    /// Tells of a definition what its attempts take, and how long if they may wait behind slots, and
+    /// others behind them: that is known, and a worker that is full of them frees a slot soon. Blocking
+    /// ones keep a thread of the pool instead.
+    fn takes(&self) -> impl Fn(&Definition) -> Takes + use<S> {
+        let (quick_most_ns, long_ns) = (self.quick_most_ns(), self.long_ns());
         move |definition| {
-            let mut lasts_ns = definition.service.ns()?.get();
-            if definition.blocking {
-                let slots_of_thread = all.div_ceil(threads) as u64;
-                lasts_ns = has_thread.then_some(lasts_ns.saturating_mul(slots_of_thread))?;
-            }
-            (lasts_ns <= most_ns).then_some(lasts_ns)
+            let blocking = definition.blocking;
+            let most_ns = if blocking { long_ns } else { quick_most_ns };
+            let lasts_ns = definition.service.ns().map(NonZeroU64::get);
+            Takes { quick_ns: lasts_ns.filter(|lasts_ns| *lasts_ns <= most_ns), blocking }
         }
+    }
+
+    /// This shard's part of the threads that come free in the time that is covered: the others may
+    /// claim at the same time.
+    fn threads(&self) -> Threads {
+        self.shared.pool.within(self.covered_ns()).share(self.shared.present().count())
     }
 
     /// How long attempts take at most that may wait behind slots.
@@ -108,8 +118,12 @@ impl<S: ShardStore> ShardActor<S> {
         let turnaround_ns = self.turnaround_ns();
         let slots = self.shared.settings.workers.concurrency as u64;
         let soon_ns = turnaround_ns.saturating_mul(2).max(FREES_WITHIN.as_nanos() as u64);
-        let long_ns = turnaround_ns.saturating_mul(LONG_TURNAROUNDS).max(LONG.as_nanos() as u64);
-        soon_ns.saturating_mul(slots).min(long_ns)
+        soon_ns.saturating_mul(slots).min(self.long_ns())
+    }
+
+    /// How long attempts take at most that may wait behind slots, however many there are.
+    fn long_ns(&self) -> u64 {
+        self.turnaround_ns().saturating_mul(LONG_TURNAROUNDS).max(LONG.as_nanos() as u64)
     }
 
     /// How long it takes from the end of an attempt until the next one is with its worker, in
@@ -156,13 +170,14 @@ impl<S: ShardStore> ShardActor<S> {
             return ClaimBudget { suspect: true, queues, ..ClaimBudget::default() };
         }
         let definitions = self.shared.registry.definitions();
-        let quick = self.quick();
+        let takes = self.takes();
         ClaimBudget {
             slots: grant.slots(),
             prefetch: grant.places_behind(),
-            quick: definitions.iter().map(|definition| quick(definition)).collect(),
+            takes: definitions.iter().map(|definition| takes(definition)).collect(),
             // what all slots get through in that time
             behind_ns: self.covered_ns().saturating_mul(self.shared.slots.all() as u64),
+            threads: self.threads(),
             queues,
             passing: grant.passing().to_vec(),
             suspect: false,

@@ -14,7 +14,7 @@ use crate::actors::incoming::Incoming;
 use crate::actors::ledger::{DeliverBatch, DeliverItem, ResultsWeight};
 use crate::actors::messages::{Answered, Deliver, Wake, Watch};
 use crate::actors::outbox::Once;
-use crate::actors::slots::{MayClaim, Wanted, kept_for};
+use crate::actors::slots::{Ahead, MayClaim, Wanted, kept_for};
 use crate::attempt::{Attempt, CachedInput, Input};
 use crate::error::StoreError;
 use crate::lifecycle::Next;
@@ -281,7 +281,7 @@ impl<S: ShardStore> ShardActor<S> {
     /// sees to it that this shard is woken when they can. Rows may have become ready in a batch that
     /// took no credits, and free slots may be kept for another shard.
     fn look_again(&mut self, runnable: &[Runnable], again: bool, context: &mut Context<Self>) {
-        let wanted = Wanted::of(runnable, &self.shared.queues, 1, self.is_quick())
+        let wanted = Wanted::of(runnable, &self.shared.queues, 1, self.ahead())
             .kept_for(kept_for(self.commit_time()));
         let may_claim = !wanted.is_empty() && !self.ends_only && self.shared.is_claiming();
         let claims = match may_claim {
@@ -300,6 +300,12 @@ impl<S: ShardStore> ShardActor<S> {
                         context.address().do_send(Wake);
                     });
                 }
+            }
+            // a thread came free between the look at the pool and the credits, and woke nobody
+            MayClaim::WhenWoken
+                if may_claim && self.lacked_thread && wanted.ahead() == Ahead::Quick =>
+            {
+                self.arm_later(context);
             }
             MayClaim::WhenWoken => {}
         }

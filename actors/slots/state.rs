@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::PLACES_KEPT;
-use super::wanted::{First, OfQueue};
+use super::wanted::{Ahead, First, OfQueue};
 use crate::queues::QueueIndex;
 use crate::record::ShardId;
 
@@ -122,7 +122,7 @@ impl State {
         let others = self.waiting.iter().chain(called).filter(|(other, _)| **other != shard);
         let mut before = others.map(|(_, want)| want);
         before.try_fold(0, |sum, want| match want.first.rank < rank && want.tasks > 0 {
-            true => want.first.quick.then_some(sum + want.tasks),
+            true => (want.first.ahead == Ahead::Quick).then_some(sum + want.tasks),
             false => Some(sum),
         })
     }

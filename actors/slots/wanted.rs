@@ -11,12 +11,22 @@ use crate::store::Runnable;
 pub(crate) struct First {
     /// Its rank; `i64::MAX` if that isn't known.
     pub(crate) rank: i64,
-    /// Whether it may wait behind a slot, as it is known to be over soon.
-    pub(crate) quick: bool,
+    pub(crate) ahead: Ahead,
+}
+
+/// Whether something may be claimed ahead, to wait behind a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ahead {
+    /// It is known to be over soon.
+    Quick,
+    /// It needs a free slot, but others may wait behind slots once it has one: it blocks, on a thread
+    /// of its own.
+    ButOthers,
+    Never,
 }
 
 impl First {
-    pub(super) const UNKNOWN: First = First { rank: i64::MAX, quick: true };
+    pub(super) const UNKNOWN: First = First { rank: i64::MAX, ahead: Ahead::Quick };
 
     fn or(self, other: First) -> First {
         if other.rank < self.rank { other } else { self }
@@ -55,12 +65,12 @@ impl Default for Wanted {
 
 impl Wanted {
     /// What is known to be ready, of queues that aren't paused. `guess` is how many there may be of a
-    /// queue of which more is on disk; `is_quick` tells it of a definition.
+    /// queue of which more is on disk; `ahead` tells it of a definition.
     pub(crate) fn of(
         runnable: &[Runnable],
         queues: &Queues,
         guess: usize,
-        is_quick: impl Fn(usize) -> bool,
+        ahead: impl Fn(usize) -> Ahead,
     ) -> Self {
         let mut wanted = Wanted::default();
         if queues.any_restrained() {
@@ -75,7 +85,7 @@ impl Wanted {
         }
         for one in runnable {
             let tasks = one.ready + if one.more { guess } else { 0 } + usize::from(one.suspects);
-            let first = First { rank: one.head, quick: one.first.is_none_or(&is_quick) };
+            let first = First { rank: one.head, ahead: one.first.map_or(Ahead::Quick, &ahead) };
             wanted.add(one.queue, tasks, first);
         }
         wanted
@@ -108,6 +118,11 @@ impl Wanted {
     pub(crate) fn guess(&mut self, tasks: usize) {
         self.free += tasks;
         self.limited.iter_mut().for_each(|limited| limited.tasks += tasks);
+    }
+
+    /// Whether what stands first may be claimed ahead, in whatever queue it is.
+    pub(crate) fn ahead(&self) -> Ahead {
+        self.want(|of| of.tasks).first.ahead
     }
 
     pub(crate) fn is_paused(&self, queue: QueueIndex) -> bool {

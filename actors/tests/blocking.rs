@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::clock::{Clock, Timestamp};
+use crate::proof::{Panics, Point};
 
 #[task(name = "blocking.double", blocking)]
 fn double_blocking(number: u64) -> Result<u64, TaskError> {
@@ -53,8 +54,11 @@ async fn nothing_watches_the_time_of_a_blocking_attempt_that_is_over() {
     world.until("nobody watches", |_| Arc::weak_count(&attempt) == 0).await;
 }
 
-#[actix::test]
-async fn blocking_tasks_are_claimed_ahead_only_if_they_have_a_thread_soon() {
+/// So many that other shards have claimed, and how long they take in all.
+const OF_OTHERS: (usize, u64) = (1_000_000, 1_000_000_000_000_000);
+
+/// A queue with one slot, which a blocking task holds, and two threads. It knows that `double` is quick.
+async fn with_its_slot_held() -> (World, TaskHandle<gated_blocking::Task>) {
     // under a clock that stands, an attempt that has ended took no time
     let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
     let narrow = |settings: &mut Settings| {
@@ -62,23 +66,50 @@ async fn blocking_tasks_are_claimed_ahead_only_if_they_have_a_thread_soon() {
         settings.workers.blocking_threads = 2;
     };
     let world = start(clock, narrow).await;
-    let double = |number| world.queue.submit(double_blocking::task(number));
-    double(1).await.unwrap().into_future().await.unwrap();
+    world.queue.submit(double_blocking::task(1)).await.unwrap().into_future().await.unwrap();
     let gated = world.queue.submit(gated_blocking::task()).await.unwrap();
     world.until("it has the slot", |world| world.gate.runs.load(Ordering::SeqCst) == 1).await;
+    (world, gated)
+}
+
+async fn all_are_over(world: World, gated: TaskHandle<gated_blocking::Task>) {
+    world.gate.open.add_permits(1);
+    gated.into_future().await.unwrap();
+    world.until("none is left", |world| world.shared().pool.claimed() == (0, 0)).await;
+}
+
+#[actix::test]
+async fn blocking_tasks_are_claimed_ahead_only_if_they_have_a_thread_soon() {
+    let (world, gated) = with_its_slot_held().await;
+    let double = |number| world.queue.submit(double_blocking::task(number));
     assert_eq!(double(2).await.unwrap().into_future().await.unwrap(), 4);
 
-    // as if other shards had claimed so many
-    world.shared().pool.add_claimed(1_000_000, 1_000_000_000_000_000);
+    world.shared().pool.add_claimed(OF_OTHERS.0, OF_OTHERS.1);
     let waits = double(3).await.unwrap();
     assert_eq!(waits.status().await.unwrap(), TaskStatus::NotStarted);
-    world.shared().pool.remove_claimed(1_000_000, 1_000_000_000_000_000);
+    world.shared().pool.remove_claimed(OF_OTHERS.0, OF_OTHERS.1);
     let next = double(4).await.unwrap();
     for (handle, output) in [(waits, 6), (next, 8)] {
         let ended = timeout(Duration::from_secs(30), handle.into_future()).await;
         assert_eq!(ended.expect("the task ends").unwrap(), output);
     }
-    world.gate.open.add_permits(1);
-    gated.into_future().await.unwrap();
-    world.until("none is left", |world| world.shared().pool.claimed() == (0, 0)).await;
+    all_are_over(world, gated).await;
+}
+
+// Nothing ends after that which would wake the shard.
+#[actix::test]
+async fn a_blocking_task_is_claimed_ahead_if_a_thread_comes_free_while_its_shard_commits() {
+    let (world, gated) = with_its_slot_held().await;
+    let panics = Panics::in_directory(&world.shared().settings.storage.dir);
+    world.shared().pool.add_claimed(OF_OTHERS.0, OF_OTHERS.1);
+    let (commits, go_on) = panics.hold(Point::ShardCommit);
+    let queue = world.queue.clone();
+    let submitted = actix_rt::spawn(async move { queue.submit(double_blocking::task(5)).await });
+    commits.await.unwrap();
+    world.shared().pool.remove_claimed(OF_OTHERS.0, OF_OTHERS.1);
+    drop(go_on);
+    let handle = submitted.await.unwrap().unwrap();
+    let ended = timeout(Duration::from_secs(30), handle.into_future()).await;
+    assert_eq!(ended.expect("the task ends").unwrap(), 10);
+    all_are_over(world, gated).await;
 }

@@ -155,6 +155,17 @@ struct State {
     fired: u64,
     at: Option<(Instant, &'static str)>,
     back: Option<Duration>,
+    #[cfg(test)]
+    hold: Option<Hold>,
+}
+
+/// Who passes this point next says so, and waits.
+#[cfg(test)]
+#[derive(Debug)]
+struct Hold {
+    point: Point,
+    reached: tokio::sync::oneshot::Sender<()>,
+    opened: std::sync::mpsc::Receiver<()>,
 }
 
 #[cfg(feature = "proof")]
@@ -225,8 +236,28 @@ impl Panics {
         lock(&self.0).back
     }
 
+    /// Holds whoever passes the point next: the receiver is told, and it goes on when the sender is
+    /// dropped.
+    #[cfg(test)]
+    pub(crate) fn hold(
+        &self,
+        point: Point,
+    ) -> (tokio::sync::oneshot::Receiver<()>, std::sync::mpsc::Sender<()>) {
+        let (reached, is_reached) = tokio::sync::oneshot::channel();
+        let (open, opened) = std::sync::mpsc::channel();
+        lock(&self.0).hold = Some(Hold { point, reached, opened });
+        (is_reached, open)
+    }
+
     fn pass(&self, point: Point, shard: Option<ShardId>) {
         let mut state = lock(&self.0);
+        #[cfg(test)]
+        if let Some(hold) = state.hold.take_if(|hold| hold.point == point) {
+            drop(state);
+            let _ = hold.reached.send(());
+            let _ = hold.opened.recv();
+            state = lock(&self.0);
+        }
         if let Some((at, actor)) = state.at
             && state.back.is_none()
             && actor == point.actor()

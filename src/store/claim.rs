@@ -11,7 +11,7 @@ use super::row::{self, Details, Targets};
 use super::sqlite::SqliteStore;
 use super::windows::Next;
 use super::work::{Work, prepared};
-use super::{Claim, ClaimInput, Passing};
+use super::{Claim, ClaimInput, Passing, Takes};
 use crate::clock::Timestamp;
 use crate::lifecycle;
 use crate::order::Place;
@@ -160,7 +160,7 @@ impl Work<'_> {
         let departed: HashSet<Place> = self.changes.departures.iter().map(|(_, at)| *at).collect();
         let mut windows = self.store.windows.merged(|kind| self.store.has_budget(kind, &queues));
         // nothing is to wait behind what may take long
-        let (mut all_quick, mut behind_ns) = (true, 0_u64);
+        let (mut all_quick, mut behind_ns, mut threads) = (true, 0_u64, claim.threads);
         let mut passed = vec![0; claim.passing.len()];
         while slots + prefetch > 0 {
             let stored = windows.peek();
@@ -191,13 +191,19 @@ impl Work<'_> {
                     break;
                 }
                 let prefetched = slots == 0;
-                let lasts_ns = claim.quick.get(definition).copied().flatten();
-                all_quick &= lasts_ns.is_some();
+                let Takes { quick_ns, blocking } =
+                    claim.takes.get(definition).copied().unwrap_or_default();
+                all_quick &= blocking || quick_ns.is_some();
+                let has_thread = !blocking || threads.take(quick_ns.unwrap_or(u64::MAX));
                 if !prefetched {
                     slots -= 1;
-                } else if all_quick && behind_ns < claim.behind_ns {
+                } else if let Some(lasts_ns) = quick_ns
+                    && all_quick
+                    && has_thread
+                    && (blocking || behind_ns < claim.behind_ns)
+                {
                     prefetch -= 1;
-                    behind_ns = behind_ns.saturating_add(lasts_ns.unwrap_or_default());
+                    behind_ns += if blocking { 0 } else { lasts_ns };
                 } else {
                     break;
                 }

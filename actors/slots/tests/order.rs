@@ -4,11 +4,11 @@ use super::*;
 
 /// So many quick tasks, the first of which has this rank.
 fn from(rank: i64, free: usize) -> Wanted {
-    Wanted { first: First { rank, quick: true }, free, ..Wanted::default() }
+    Wanted { first: First { rank, ahead: Ahead::Quick }, free, ..Wanted::default() }
 }
 
 fn slow_from(rank: i64, free: usize) -> Wanted {
-    Wanted { first: First { rank, quick: false }, free, ..Wanted::default() }
+    Wanted { first: First { rank, ahead: Ahead::Never }, free, ..Wanted::default() }
 }
 
 #[test]
@@ -213,11 +213,29 @@ fn a_task_that_may_not_wait_behind_a_slot_gets_the_next_free_one() {
 }
 
 #[test]
+fn what_stands_behind_one_that_blocks_waits_behind_slots_once_that_one_has_a_slot() {
+    for (ahead, expected) in [(Ahead::Quick, 3), (Ahead::ButOthers, 3), (Ahead::Never, 0)] {
+        let slots = Slots::new(1, 2, 3);
+        let wanted = || Wanted { first: First { rank: 1, ahead }, free: 9, ..Wanted::default() };
+        let grant = slots.take(A, &wanted(), MS);
+        assert_eq!((grant.slots(), grant.places_behind()), (2, expected), "{ahead:?}");
+        // without one it has nothing behind it either
+        drop(grant);
+        let mut full = slots.take(A, &tasks(2), MS);
+        while full.assign(false, 0).is_some() {}
+        let _ = full.give_back(true);
+        let grant = slots.take(A, &wanted(), MS);
+        let behind = if ahead == Ahead::Quick { 3 } else { 0 };
+        assert_eq!((grant.slots(), grant.places_behind()), (0, behind), "{ahead:?}");
+    }
+}
+
+#[test]
 fn what_may_not_run_for_its_queue_is_full_has_nothing_kept_for_it() {
     let slots = Slots::new(1, 1, 8);
     let queue = Queues::new().get_or_add("mail");
     let limited = |rank| {
-        let first = First { rank, quick: true };
+        let first = First { rank, ahead: Ahead::Quick };
         OfQueue { queue, limit: 1, tasks: 5, first, certain: true }
     };
     let mut grant = slots.take(B, &Wanted { limited: vec![limited(1)], ..from(100, 0) }, MS);

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::lifecycle::State;
-use crate::store::Passing;
+use crate::store::{Passing, Takes};
 use expected::{Lives, Model};
 
 /// How many claims are remembered to be settled too late.
@@ -166,13 +166,15 @@ impl<F: Factory> Pair<F> {
         let Pair { world, model } = self;
         match step {
             Step::Apply { items, slots, prefetch, suspect, deliver, limit, passing } => {
-                let quick = (0..NAMES.len()).map(|index| (index == QUICK).then_some(5)).collect();
+                let takes =
+                    |index| Takes { quick_ns: (index == QUICK).then_some(5), blocking: false };
+                let takes = (0..NAMES.len()).map(takes).collect();
                 let named = world.options.queues.get_or_add("named");
                 let mut claim = if *suspect {
                     ClaimBudget { suspect: true, ..ClaimBudget::default() }
                 } else {
                     let (slots, prefetch) = (*slots, *prefetch);
-                    ClaimBudget { slots, prefetch, quick, behind_ns: 6, ..ClaimBudget::default() }
+                    ClaimBudget { slots, prefetch, takes, behind_ns: 6, ..ClaimBudget::default() }
                 };
                 if let Some(tasks) = limit {
                     claim.queues.limit(named, *tasks);

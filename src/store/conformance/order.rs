@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::store::{ClaimInput, Passing};
+use crate::store::{ClaimInput, Passing, Takes, Threads};
 
 pub(super) async fn the_higher_priority_goes_first_and_equals_in_order_of_submission<F: Factory>(
     factory: F,
@@ -103,13 +103,76 @@ pub(super) async fn a_batch_claims_what_it_makes_ready_itself<F: Factory>(factor
 pub(super) async fn places_behind_slots_are_for_quick_definitions_only<F: Factory>(factory: F) {
     let mut world = World::new(factory);
     let id = world.submit(vec![task(QUICK), task(QUICK), task(MAIL), task(QUICK)]).await;
-    let mut quick = vec![None; 2];
-    quick[QUICK] = Some(1);
+    let mut takes = vec![Takes::default(); 2];
+    takes[QUICK].quick_ns = Some(1);
     let claim =
-        ClaimBudget { slots: 1, prefetch: 5, quick, behind_ns: 99, ..ClaimBudget::default() };
+        ClaimBudget { slots: 1, prefetch: 5, takes, behind_ns: 99, ..ClaimBudget::default() };
     let claims = world.apply(Batch { claim, ..world.batch() }).await.claims;
     assert_eq!(ids(&claims), id[..2], "a slow one isn't overtaken for a place behind a slot");
     assert_eq!(claims.iter().map(|claim| claim.prefetched).collect::<Vec<_>>(), [false, true]);
+}
+
+pub(super) async fn blocking_ones_behind_slots_are_claimed_as_far_as_they_have_threads<
+    F: Factory,
+>(
+    factory: F,
+) {
+    const BLOCKING: Takes = Takes { quick_ns: Some(3), blocking: true };
+    const LONG: Takes = Takes { quick_ns: None, blocking: true };
+    let free = |free| Threads { free, behind_ns: 0 };
+    let behind_ns = |behind_ns| Threads { free: 0, behind_ns };
+    // each case: the two definitions, then free slots, threads, and how many of five are claimed
+    let cases = [
+        // one more than there is time for, then those with a thread of their own
+        (BLOCKING, 0, behind_ns(0), 0),
+        (BLOCKING, 0, behind_ns(1), 1),
+        (BLOCKING, 0, behind_ns(4), 2),
+        (BLOCKING, 0, free(2), 2),
+        // those in slots take threads, too
+        (BLOCKING, 1, free(2), 2),
+        (BLOCKING, 2, behind_ns(7), 3),
+        // a long one needs a slot, and the thread that it takes is nobody else's
+        (LONG, 0, free(5), 0),
+        (LONG, 1, free(5), 3),
+        (LONG, 1, behind_ns(99), 1),
+    ];
+    let mut world = World::new(factory);
+    for (takes, slots, threads, expected) in cases {
+        let of_mail =
+            if takes.quick_ns.is_none() { [MAIL, QUICK, QUICK, MAIL, QUICK] } else { [MAIL; 5] };
+        let id = world.submit(of_mail.map(task).to_vec()).await;
+        let mut all = vec![BLOCKING; 2];
+        all[MAIL] = takes;
+        // their time is the threads', not the slots'
+        let claim =
+            ClaimBudget { slots, prefetch: 5, takes: all, threads, ..ClaimBudget::default() };
+        let claims = world.apply(Batch { claim, ..world.batch() }).await.claims;
+        assert_eq!(ids(&claims), id[..expected], "{takes:?}, {slots} slots, {threads:?}");
+        world.claim(9).await;
+    }
+}
+
+pub(super) async fn blocking_ones_behind_slots_take_no_time_of_the_slots<F: Factory>(factory: F) {
+    let mut world = World::new(factory);
+    let id = world.submit([MAIL, MAIL, QUICK, QUICK].map(task).to_vec()).await;
+    let mut takes = vec![Takes { quick_ns: Some(3), blocking: true }; 2];
+    takes[QUICK] = Takes { quick_ns: Some(3), blocking: false };
+    let threads = Threads { free: 2, behind_ns: 0 };
+    let claim = ClaimBudget { prefetch: 5, takes, threads, behind_ns: 1, ..ClaimBudget::default() };
+    let claims = world.apply(Batch { claim, ..world.batch() }).await.claims;
+    assert_eq!(ids(&claims), id[..3]);
+}
+
+pub(super) async fn what_blocks_in_a_slot_lets_others_wait_behind_slots<F: Factory>(factory: F) {
+    let mut world = World::new(factory);
+    let id =
+        world.submit(vec![task(MAIL), task(QUICK), task(QUICK), task(MAIL), task(QUICK)]).await;
+    let mut takes = vec![Takes { quick_ns: None, blocking: true }; 2];
+    takes[QUICK] = Takes { quick_ns: Some(1), blocking: false };
+    let claim =
+        ClaimBudget { slots: 1, prefetch: 5, takes, behind_ns: 99, ..ClaimBudget::default() };
+    let claims = world.apply(Batch { claim, ..world.batch() }).await.claims;
+    assert_eq!(ids(&claims), id[..3], "the second waits for a slot, and is not overtaken");
 }
 
 pub(super) async fn what_stands_after_another_shards_first_is_claimed_only_so_often<F: Factory>(

@@ -116,6 +116,9 @@ conforms! {
         a_time_that_has_passed_means_now,
         a_batch_claims_what_it_makes_ready_itself,
         places_behind_slots_are_for_quick_definitions_only,
+        blocking_ones_behind_slots_are_claimed_as_far_as_they_have_threads,
+        blocking_ones_behind_slots_take_no_time_of_the_slots,
+        what_blocks_in_a_slot_lets_others_wait_behind_slots,
         what_stands_after_another_shards_first_is_claimed_only_so_often,
         what_is_claimed_carries_what_was_submitted;
     ends:
