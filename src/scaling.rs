@@ -76,6 +76,11 @@ const RETRY_MIN_S: f64 = 5.0;
 const ROOM: f64 = 0.5;
 const COMMITS: f64 = 2.0;
 
+/// A load that fits must have been seen in so many ticks in which something was stored, unless nothing
+/// comes at all: the tick that ends a stall of the disk is as long as the stall, and says nothing of
+/// the load.
+const QUIET_TICKS: f64 = 10.0;
+
 /// A shard that is wanted again within so many times the delay of its retirement was retired too
 /// soon. Then the delay doubles, up to this many times the setting.
 const MISSED_WITHIN: f64 = 4.0;
@@ -113,8 +118,9 @@ pub(crate) struct Controller {
     /// What was over the target without a break, and in how many ticks.
     hot: Span,
     hot_ticks: u32,
-    /// What would have fitted into one shard less without a break.
+    /// What would have fitted into one shard less without a break, and how much of that time counts.
     quiet: Span,
+    quiet_s: f64,
     /// Ticks in which nothing was stored, because the commit goes on: a part of the next one.
     silence: Figures,
     setback: Option<Setback>,
@@ -188,6 +194,7 @@ impl Controller {
             hot: Span::default(),
             hot_ticks: 0,
             quiet: Span::default(),
+            quiet_s: 0.0,
             silence: Figures::default(),
             setback: None,
             retry_at_s: 0.0,
@@ -234,7 +241,6 @@ impl Controller {
 
     fn watch(&mut self, figures: &Figures) -> Option<Decision> {
         if figures.is_no_news() {
-            self.quiet.add(figures);
             return None;
         }
         let load = Span::of(figures);
@@ -251,7 +257,7 @@ impl Controller {
             let load = self.hot.load();
             self.cool_down();
             if self.may_try(figures.active, &load) {
-                self.quiet = Span::default();
+                self.is_not_quiet();
                 self.phase = Phase::Growing { before: load, from: figures.active };
                 return Some(Decision::Grow { load });
             }
@@ -276,16 +282,23 @@ impl Controller {
             && !figures.failing
             && (figures.is_idle() || self.fits(load, figures.active - 1));
         if !fits {
-            self.quiet = Span::default();
+            self.is_not_quiet();
             return None;
         }
         self.quiet.add(figures);
-        if self.quiet.seconds < self.delay_s {
+        let most_s = if figures.is_idle() { f64::INFINITY } else { self.delay_s / QUIET_TICKS };
+        self.quiet_s += figures.seconds.min(most_s);
+        if self.quiet_s < self.delay_s {
             return None;
         }
-        let load = std::mem::take(&mut self.quiet).load();
+        let load = self.quiet.load();
+        self.is_not_quiet();
         self.retired_at_s = Some(self.now_s);
         Some(Decision::Retire { shard: figures.last, load })
+    }
+
+    fn is_not_quiet(&mut self) {
+        (self.quiet, self.quiet_s) = (Span::default(), 0.0);
     }
 
     /// Whether so many shards would have much room under this load.
@@ -354,7 +367,7 @@ impl Controller {
         }
         // in an idle queue nothing changes until a retirement is due
         (figures.active > *self.range.start()).then(|| {
-            let left_s = (self.delay_s - self.quiet.seconds).clamp(0.0, 1e6);
+            let left_s = (self.delay_s - self.quiet_s).clamp(0.0, 1e6);
             Duration::from_secs_f64(left_s).max(TICK)
         })
     }

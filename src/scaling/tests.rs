@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod stalls;
 mod trials;
 
 const TARGET: Duration = Duration::from_millis(10);
