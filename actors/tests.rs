@@ -25,6 +25,7 @@ mod blocking;
 mod clocks;
 mod drops;
 mod rest;
+mod restrained;
 #[cfg(feature = "proof")]
 mod seams;
 #[cfg(feature = "proof")]

@@ -112,7 +112,7 @@ pub(crate) struct ShardLoad {
     /// Submissions on their way to it, and the KiB of those that are large.
     pub(crate) incoming: usize,
     pub(crate) incoming_kib: usize,
-    /// Tasks that are ready in it.
+    /// Tasks that are ready in it and may run.
     pub(crate) ready: usize,
     /// Attempts of its tasks that run or wait in a worker.
     pub(crate) running: usize,

@@ -311,12 +311,24 @@ impl<S: ShardStore> ShardActor<S> {
         }
     }
 
+    /// How many of these may run: none of a paused queue, of a limited one as many as its limit. What
+    /// may not is in nobody's way.
+    fn may_run(&self, one: &Runnable) -> usize {
+        let queues = &self.shared.queues;
+        if !queues.any_restrained() {
+            return one.ready;
+        }
+        let queue = queues.get(one.queue);
+        let limit = if queue.is_paused() { Some(0) } else { queue.limit() };
+        limit.map_or(one.ready, |limit| one.ready.min(limit))
+    }
+
     /// Looks at what there is to do next.
     fn after(&mut self, context: &mut Context<Self>) {
         let Some(store) = &self.store else { return };
         let outlook = store.outlook();
         let runnable = store.runnable();
-        let ready = runnable.iter().map(|one| one.ready).sum();
+        let ready = runnable.iter().map(|one| self.may_run(one)).sum();
         self.ledger.gauges.ready.store(ready, Ordering::Release);
         self.ledger.gauges.running.store(self.ledger.attempts().len(), Ordering::Release);
         self.ledger.row_writes.store(outlook.row_writes, Ordering::Release);
