@@ -1,14 +1,16 @@
 //! What a shard's actors measure of it, for all to read: what routing goes by.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::load::{Commits, ShardLoad, Smoothed};
 
-/// How long a refused batch counts against its shard.
+/// How long a refused batch counts against its shard, the first of several in a row; with each of them it
+/// doubles, up to the second. Then it is tried again, and may take some submissions with it.
 const FAILING_FOR: Duration = Duration::from_secs(1);
+const FAILING_FOR_MAX: Duration = Duration::from_secs(16);
 
 /// What a shard has done since the queue began.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,7 +31,7 @@ pub(crate) struct Gauges {
     pub(crate) incoming: AtomicUsize,
     /// The KiB of those among them that are large.
     pub(crate) incoming_kib: AtomicUsize,
-    /// Rows that are ready, as far as is known.
+    /// Rows that are ready and may run, as far as is known: those of paused queues don't count.
     pub(crate) ready: AtomicUsize,
     /// Tasks in the file that haven't started.
     pub(crate) not_started: AtomicUsize,
@@ -56,6 +58,8 @@ pub(crate) struct Gauges {
     pub(crate) refused: AtomicU64,
     /// When a batch was refused last, in milliseconds after `since`; 0 is never.
     failed_at: AtomicU64,
+    /// How many were refused in a row.
+    failures: AtomicU32,
 }
 
 impl Gauges {
@@ -80,6 +84,7 @@ impl Gauges {
             began_at: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             failed_at: AtomicU64::new(0),
+            failures: AtomicU32::new(0),
         }
     }
 
@@ -105,6 +110,7 @@ impl Gauges {
         set(&self.commit_rows, commits.rows);
         self.measured_at.store(self.since.elapsed().as_micros() as u64, Ordering::Relaxed);
         self.failed_at.store(0, Ordering::Relaxed);
+        self.failures.store(0, Ordering::Relaxed);
     }
 
     /// The smoothed time that attempts take.
@@ -140,12 +146,15 @@ impl Gauges {
     pub(crate) fn is_failing(&self, now: Instant) -> bool {
         let failed_at = self.failed_at.load(Ordering::Relaxed);
         let now = now.saturating_duration_since(self.since);
-        failed_at > 0 && now < Duration::from_millis(failed_at) + FAILING_FOR
+        let doublings = self.failures.load(Ordering::Relaxed).saturating_sub(1).min(16);
+        let counts_for = (FAILING_FOR * (1 << doublings)).min(FAILING_FOR_MAX);
+        failed_at > 0 && now < Duration::from_millis(failed_at) + counts_for
     }
 
     /// A batch was refused.
     pub(crate) fn failed(&self) {
         let at = self.since.elapsed().as_millis() as u64;
+        self.failures.fetch_add(1, Ordering::Relaxed);
         self.failed_at.store(at.max(1), Ordering::Relaxed);
     }
 
@@ -189,6 +198,32 @@ mod tests {
         assert_eq!((sums.stored, sums.commits, sums.waited_s), (4.0, 2.0, 0.035));
         // a step of the wall clock is no longer than the commit
         assert_eq!((sums.committing_s, sums.syncing_s), (0.02, 0.018));
+    }
+
+    // A shard without a way to store anything took a batch each second.
+    #[test]
+    fn a_shard_that_fails_again_and_again_is_tried_more_and_more_rarely() {
+        let gauges = Gauges::new();
+        let counts_for = || {
+            // half a second after each
+            let failing = |s: &u64| {
+                gauges.is_failing(Instant::now() + Duration::from_millis(s * 1_000 + 500))
+            };
+            (0..100).take_while(failing).last().map_or(0, |s| s + 1)
+        };
+        assert_eq!(counts_for(), 0);
+        let mut lasts = Vec::new();
+        for _ in 0..7 {
+            gauges.failed();
+            lasts.push(counts_for());
+        }
+        assert_eq!(lasts, [1, 2, 4, 8, 16, 16, 16]);
+        (0..100).for_each(|_| gauges.failed());
+        assert_eq!(counts_for(), 16);
+        gauges.set_commit(&Commits::default());
+        assert_eq!(counts_for(), 0, "something was stored");
+        gauges.failed();
+        assert_eq!(counts_for(), 1);
     }
 
     #[test]
