@@ -159,6 +159,11 @@ impl Dispatcher {
         self.outgoing.borrow().incoming.iter().flat_map(Incoming::slots).collect()
     }
 
+    /// Each shard has its part of the slots of ordering keys, or not.
+    pub(super) fn slots_are_even(&self, even: bool) {
+        self.keys.set_even(even);
+    }
+
     fn arm(&self, context: &mut DispatcherContext) {
         if !std::mem::replace(&mut self.outgoing.borrow_mut().armed, true) {
             context.notify(Wake);
@@ -209,7 +214,7 @@ impl Dispatcher {
 
     /// Runs a handler's body. After a panic the buffers are made anew: what was in them is refused
     /// by its drop, and the caller gets the error.
-    fn guarded<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+    pub(super) fn guarded<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         match panic_message::survive(|| body(self)) {
             Some(result) => result,
             None => {
@@ -275,10 +280,10 @@ impl Actor for Dispatcher {
     }
 }
 
-/// A bulk submission has more than `limits.bulk` tasks.
 /// What is wrong with a bulk submission whose keys are in several shards.
 pub(crate) const KEYS_APART: &str = "keys of several shards in one bulk";
 
+/// A bulk submission has more than `limits.bulk` tasks.
 pub(crate) fn too_many(tasks: usize) -> Error {
     Error::InvalidOption {
         option: "tasks",

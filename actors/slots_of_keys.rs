@@ -11,6 +11,7 @@ use super::messages::{MoveSlots, SlotsInUse};
 use super::system::Shared;
 use crate::error::{Error, Result, StartError, StoreError, StoreErrorKind};
 use crate::keys::{SLOTS, place_slots};
+use crate::proof::Point;
 use crate::record::ShardId;
 use crate::store::shard_file;
 
@@ -91,20 +92,28 @@ impl Dispatcher {
     ///
     /// Only slots move of which nothing is stored, nothing was on its way when the shards were asked,
     /// and nothing has come since.
+    ///
+    /// What stays where it shouldn't be is looked at again when tasks with keys come.
     pub(super) fn move_slots(&mut self, context: &mut DispatcherContext) {
         let before = (self.slots_sent(), self.redrives_sent());
         let ledgers: Vec<_> = self.shared.present().cloned().collect();
         let asking = async move { ask(&ledgers).await }.into_actor(self);
         let moving = asking.map(move |answers, dispatcher, _| {
-            // a redriven task can have any key
-            if dispatcher.redrives_sent() == before.1 {
-                dispatcher.place_slots(&answers, &before.0);
-            }
+            let moved = dispatcher.guarded(|dispatcher| {
+                dispatcher.shared.points.pass(Point::DispatcherLookup);
+                // a redriven task can have any key; and a backup copies one shard after another
+                if dispatcher.redrives_sent() != before.1 || dispatcher.shared.is_backed_up() {
+                    return Ok(false);
+                }
+                Ok(dispatcher.place_slots(&answers, &before.0))
+            });
+            dispatcher.slots_are_even(moved.unwrap_or(false));
         });
         context.spawn(moving);
     }
 
-    fn place_slots(&self, answers: &[Answer], before: &[u32]) {
+    /// Returns whether each shard has its part.
+    fn place_slots(&self, answers: &[Answer], before: &[u32]) -> bool {
         let placed = self.shared.shards_of_slots();
         let mut used = vec![None; SLOTS];
         for (shard, slots) in answers {
@@ -124,12 +133,14 @@ impl Dispatcher {
                 used.get_or_insert(placed[slot]);
             }
         }
-        let now = place_slots(&used, &placed, &active(&self.shared));
+        let active = active(&self.shared);
+        let now = place_slots(&used, &placed, &active);
         let moved = now.iter().zip(&placed).filter(|(now, before)| now != before).count();
         if moved > 0 {
             tracing::info!(moved, "slots of ordering keys have moved");
-            self.shared.set_shard_of_slot(now);
+            self.shared.set_shard_of_slot(now.clone());
         }
+        place_slots(&[None; SLOTS], &now, &active) == now
     }
 }
 
@@ -137,6 +148,14 @@ impl Handler<MoveSlots> for Dispatcher {
     type Result = ();
 
     fn handle(&mut self, _: MoveSlots, context: &mut DispatcherContext) {
-        self.move_slots(context);
+        // the buffers are made anew after a panic
+        let _ = self.guarded(|dispatcher| {
+            dispatcher.shared.points.pass(Point::DispatcherLookup);
+            dispatcher.move_slots(context);
+            Ok(())
+        });
     }
 }
+
+#[cfg(test)]
+mod tests;

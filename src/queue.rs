@@ -332,6 +332,7 @@ impl Queue {
         let prepare_failed = failed.clone();
         let prepare = move || BackupTarget::prepare(&directory, &to).map_err(prepare_failed);
         let target = off_thread(prepare).await?;
+        let _copying = self.inner.shared.copying.clone();
         for shard in target.shards() {
             let ledger = self.complete_shard(shard).await?;
             let (answer, answered) = oneshot::channel();

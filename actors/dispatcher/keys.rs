@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::keys::SLOTS;
 
-/// How often slots that belong to a retired shard are looked at again, at most.
+/// How often slots that aren't where they should be are looked at again, at most.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
@@ -18,6 +18,8 @@ pub(super) struct Keys {
     /// How often a task was redriven, whose key isn't known here.
     redriven: Cell<u32>,
     asked: Cell<Option<Instant>>,
+    /// Whether it is known that all are where they should be: none had tasks when it was to move.
+    even: Cell<bool>,
 }
 
 impl Keys {
@@ -46,6 +48,14 @@ impl Keys {
     pub(super) fn counts(&self) -> Vec<u32> {
         let counts = self.counts.borrow();
         if counts.is_empty() { vec![0; SLOTS] } else { counts.clone() }
+    }
+
+    pub(super) fn set_even(&self, even: bool) {
+        self.even.set(even);
+    }
+
+    pub(super) fn are_even(&self) -> bool {
+        self.even.get()
     }
 
     /// Whether it is some time since this was asked.

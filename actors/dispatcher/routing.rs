@@ -37,7 +37,8 @@ impl Dispatcher {
         if let Some(key) = key {
             let shard = self.shared.shard_of_key(key);
             let ledger = self.shared.shard(shard).ok_or(Error::ShardUnavailable { shard })?;
-            if !ledger.is_active() && self.keys.may_ask_again() {
+            let astray = !ledger.is_active() || !self.keys.are_even();
+            if astray && self.keys.may_ask_again() {
                 self.shared.dispatcher.send(MoveSlots);
             }
             return usable(ledger).map(|()| shard.index());

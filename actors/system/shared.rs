@@ -72,6 +72,9 @@ pub(crate) struct Shared {
     pub(crate) changing_queues: tokio::sync::Mutex<()>,
     /// For each slot of ordering keys, its shard's number.
     shard_of_slot: RwLock<Vec<u16>>,
+    /// Held by each backup that is under way: it copies one shard after another, so no key's tasks may
+    /// go to another one meanwhile.
+    pub(crate) copying: Arc<()>,
     pub(crate) dispatcher: Link<Dispatcher>,
     pub(crate) callback: Arc<CallbackLink>,
     pub(crate) closures: Arc<ClosuresLink>,
@@ -131,6 +134,7 @@ impl Shared {
             queues: queues.clone(),
             changing_queues: tokio::sync::Mutex::new(()),
             shard_of_slot: RwLock::default(),
+            copying: Arc::default(),
             active: AtomicUsize::new(ledgers.iter().filter(|ledger| ledger.is_active()).count()),
             shards: ledgers,
             traffic: Traffic::default(),
@@ -196,6 +200,11 @@ impl Shared {
     /// For each slot of ordering keys, its shard's number.
     pub(crate) fn shards_of_slots(&self) -> Vec<u16> {
         self.shard_of_slot.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a backup is under way.
+    pub(crate) fn is_backed_up(&self) -> bool {
+        Arc::strong_count(&self.copying) > 1
     }
 
     /// Has keys go where this says from now on: for each slot the number of its shard.

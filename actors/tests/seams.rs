@@ -1,6 +1,7 @@
 //! Actors that panic between two steps of a handler. What the first had in hand must not be lost.
 
 use super::*;
+use crate::actors::messages::MoveSlots;
 use crate::proof::{Panics, Point};
 
 /// A queue with one shard, and the panics that it can be given.
@@ -33,6 +34,13 @@ async fn a_dispatcher_survives_a_panic_in_any_handler() {
     panics.arm(Point::DispatcherUnsubscribe, 1, 1);
     assert!(!dispatcher.send(Unsubscribe(subscription)).await.unwrap());
     assert!(dispatcher.send(Unsubscribe(subscription)).await.unwrap());
+    assert_eq!(dispatcher.send(GetTask(id)).await.unwrap().unwrap().id, id);
+    // as it asks the shards, and as they answer
+    for nth in 1..=2 {
+        panics.arm(Point::DispatcherLookup, nth, 1);
+        dispatcher.send(MoveSlots).await.unwrap();
+        world.until("it panics", |_| panics.fired() == 1).await;
+    }
     assert_eq!(dispatcher.send(GetTask(id)).await.unwrap().unwrap().id, id);
 }
 
