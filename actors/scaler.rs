@@ -165,6 +165,11 @@ impl Scaler {
                     () = shared.traffic.next(), if length > TICK => {}
                 }
                 shared.traffic.ignore();
+                if self.lacks_shards() {
+                    pause = Some(self.stand_in().await);
+                    last = self.read();
+                    continue;
+                }
                 let now = self.read();
                 let advice = self.controller.advise(&self.figures(&last, &now));
                 pause = advice.again;
@@ -252,6 +257,33 @@ impl Scaler {
             busy = after.busy,
             "{what}"
         );
+    }
+
+    /// Whether all shards that take tasks are out of service, and others may be had.
+    fn lacks_shards(&self) -> bool {
+        let out = |ledger: &Arc<ShardLedger>| ledger.state() == ShardState::Quarantined;
+        self.shared.active() < self.shared.shards.len() && self.active().all(out)
+    }
+
+    /// Has another shard take tasks in the place of those that are out of service. They take none any
+    /// more, and may be taken back when they are well. Returns when to look again.
+    async fn stand_in(&mut self) -> Duration {
+        let out: Vec<_> = self.active().cloned().collect();
+        match self.find_one_more().await {
+            Ok((ledger, how)) => {
+                self.shared.set_active(&ledger, true);
+                out.iter().for_each(|ledger| self.shared.set_active(ledger, false));
+                self.shared.dispatcher.send(MoveSlots);
+                let (shard, out) = (ledger.id, out.len());
+                tracing::warn!(%shard, out, how, "a shard takes tasks for those out of service");
+                TICK
+            }
+            Err(error) => {
+                let pause = self.controller.could_not_grow();
+                tracing::warn!(error, ?pause, "no shard can stand in; that is tried again");
+                pause
+            }
+        }
     }
 
     async fn grow(&mut self) {

@@ -58,7 +58,11 @@ impl Dispatcher {
             };
             load::choose(common, outgoing.last, load)
         });
-        let index = chosen.ok_or(Error::ShardUnavailable { shard: ShardId(0) })?;
+        let Some(index) = chosen else {
+            // the scaler may find another one
+            self.shared.traffic.stir();
+            return Err(Error::ShardUnavailable { shard: ShardId(0) });
+        };
         outgoing.last = index;
         Ok(index)
     }

@@ -75,14 +75,14 @@ pub(crate) struct Load {
     /// Submissions stored per second, and the standard error of that by the intervals that it is the
     /// mean of; infinite where they are too few to tell.
     pub(crate) per_s: f64,
-    pub(super) error_per_s: f64,
+    pub(crate) error_per_s: f64,
     /// How long one waited for its commit; 0 where none was stored.
     pub(crate) wait_s: f64,
     /// How many shards' threads were busy with commits at a time, not counting when they waited for a
     /// sync; how many if that counts; and how long one commit took, with its sync.
     pub(crate) busy: f64,
-    pub(super) committing: f64,
-    pub(super) commit_s: f64,
+    pub(crate) committing: f64,
+    pub(crate) commit_s: f64,
 }
 
 impl Load {
