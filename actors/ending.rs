@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_rt::Arbiter;
@@ -139,7 +140,9 @@ fn unreported(shared: &Shared, worker: usize) -> Vec<Arc<Attempt>> {
         found.extend(attempts.into_iter().filter(|attempt| {
             // a claim that couldn't run stays with its shard
             let lost = matches!(attempt.input, Input::Cached(None));
-            attempt.worker == worker && !lost && !reported.contains(&attempt.id)
+            attempt.worker.load(Ordering::Acquire) == worker
+                && !lost
+                && !reported.contains(&attempt.id)
         }));
     }
     found

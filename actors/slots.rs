@@ -286,6 +286,23 @@ impl Slots {
         wake.into_iter().collect()
     }
 
+    /// An attempt that waited in one worker is started by another: its credit, and what was added to the
+    /// load for it, go with it. Returns the shards to wake: the first may have a free slot now, and the
+    /// other none less, because it has been given another attempt meanwhile.
+    #[must_use = "these shards wait for credits"]
+    pub(crate) fn moved(&self, from: usize, to: usize, load_ns: u64) -> Vec<ShardId> {
+        let mut state = self.lock();
+        let free = self.free(&state);
+        state.used[from] = state.used[from].saturating_sub(1);
+        state.load_ns[from] = state.load_ns[from].saturating_sub(load_ns);
+        state.used[to] += 1;
+        state.load_ns[to] = state.load_ns[to].saturating_add(load_ns);
+        if state.alone.is_none() && self.free(&state) > free {
+            return state.call(Instant::now()).into_iter().collect();
+        }
+        Vec::new()
+    }
+
     /// Gives back places of a limited queue that a shard had no use for. Returns the shards to wake,
     /// without the one that looks again by itself.
     ///

@@ -30,6 +30,7 @@ mod restrained;
 mod seams;
 #[cfg(feature = "proof")]
 mod stalls;
+mod stealing;
 #[cfg(feature = "proof")]
 mod suspects;
 

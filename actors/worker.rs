@@ -34,6 +34,10 @@ type AttemptFuture = Pin<Box<dyn Future<Output = AttemptEnd>>>;
 /// How long an end waits to be reported at most, but for the attempt that holds the thread then.
 const REPORT_WITHIN: Duration = Duration::from_millis(1);
 
+/// A worker that hasn't looked at what waits in it for so long, although something does, is held by an
+/// attempt.
+const HELD_AFTER: Duration = Duration::from_millis(5);
+
 /// How long a blocking attempt is put off for which no thread can be started.
 const THREAD_PAUSE: Duration = Duration::from_secs(1);
 
@@ -62,12 +66,36 @@ impl Worker {
                 reported_at = Some(started_at);
             }
             self.shared.points.pass(Point::WorkerStart);
+            self.ledger.set_looked_at(started_at);
             // nothing is between this and its start: a panic there would lose it
-            let Some(attempt) = self.ledger.queue().pop() else { break };
+            let own = self.ledger.queue().pop();
+            let Some(attempt) = own.or_else(|| self.steal(started_at)) else { break };
             self.start(attempt, started_at);
         }
         self.ledger.armed.store(false, Ordering::Release);
         report(&self.shared, &self.ledger);
+    }
+
+    /// Takes what waits in another worker that has no slot for it now, or whose thread is held, as work
+    /// stealing does (Blumofe and Leiserson, 1999): the first that waits where most wait. Its credit
+    /// comes along.
+    fn steal(&self, now: Timestamp) -> Option<Arc<Attempt>> {
+        // a shutdown gives back what waits
+        if !self.shared.is_claiming() {
+            return None;
+        }
+        let concurrency = self.shared.settings.workers.concurrency;
+        let others = self.shared.workers.iter().filter(|other| other.index != self.ledger.index);
+        let stuck = others.filter(|other| {
+            other.running.load(Ordering::Acquire) >= concurrency
+                || now.since(other.looked_at()) >= HELD_AFTER
+        });
+        let from = stuck.max_by_key(|other| other.queue().len())?;
+        let attempt = from.queue().pop()?;
+        attempt.worker.store(self.ledger.index, Ordering::Release);
+        let slots = &self.shared.slots;
+        self.shared.wake(slots.moved(from.index, self.ledger.index, attempt.slot_ns()));
+        Some(attempt)
     }
 
     fn start(&self, attempt: Arc<Attempt>, started_at: Timestamp) {
@@ -382,6 +410,8 @@ impl Handler<Run> for Worker {
     fn handle(&mut self, Run(parcel): Run, _: &mut Context<Self>) {
         self.shared.points.pass(Point::WorkerRun);
         if let Some(attempts) = parcel.body().take() {
+            // nothing waited before, perhaps for long
+            self.ledger.set_looked_at(self.shared.clock.now());
             self.ledger.enqueue(attempts);
             self.ledger.runs.confirm(&parcel);
         }

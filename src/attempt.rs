@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub(crate) struct Attempt {
     /// The definition's index in the registry.
     pub(crate) index: usize,
     /// The worker whose credit it holds.
-    pub(crate) worker: usize,
+    pub(crate) worker: AtomicUsize,
     /// Whether it runs with nothing beside it, because the process died during it before.
     pub(crate) alone: Option<u64>,
     /// Somebody asked for the task's cancellation.

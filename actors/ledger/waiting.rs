@@ -65,6 +65,10 @@ impl Waiting {
         self.0.push_back(One { attempt, may_pass });
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The next to start.
     pub(crate) fn pop(&mut self) -> Option<Arc<Attempt>> {
         self.0.pop_front().map(|one| one.attempt)

@@ -1,7 +1,7 @@
 //! What outlives a Worker.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::waiting::Waiting;
@@ -10,6 +10,7 @@ use crate::actors::messages::Wake;
 use crate::actors::outbox::{Once, Outbox};
 use crate::actors::worker::Worker;
 use crate::attempt::Attempt;
+use crate::clock::Timestamp;
 use crate::record::TaskId;
 
 /// A blocking attempt that was handed to the pool.
@@ -28,6 +29,8 @@ pub(crate) struct WorkerLedger {
     pub(crate) runs: Outbox<Once<RunBatch>>,
     /// Attempts that wait for a slot of this worker.
     queue: Mutex<Waiting>,
+    /// When it last looked for one to start, in microseconds since 1970.
+    looked_at: AtomicI64,
     /// Async attempts in progress; blocking ones run on threads of the pool.
     pub(crate) running: AtomicUsize,
     /// Attempts that are over and aren't reported yet.
@@ -47,6 +50,7 @@ impl WorkerLedger {
             link: Link::new(),
             runs: Outbox::new(),
             queue: Mutex::default(),
+            looked_at: AtomicI64::new(0),
             running: AtomicUsize::new(0),
             done: Mutex::default(),
             armed: AtomicBool::new(false),
@@ -62,6 +66,14 @@ impl WorkerLedger {
     /// Lets attempts wait for a slot; they are in the order of their ranks.
     pub(crate) fn enqueue(&self, attempts: Vec<Arc<Attempt>>) {
         self.queue().add(attempts, self.running.load(Ordering::Acquire));
+    }
+
+    pub(crate) fn set_looked_at(&self, at: Timestamp) {
+        self.looked_at.store(at.as_micros(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn looked_at(&self) -> Timestamp {
+        Timestamp::from_micros(self.looked_at.load(Ordering::Relaxed))
     }
 
     pub(crate) fn aborts(&self) -> MutexGuard<'_, BTreeMap<TaskId, tokio::task::AbortHandle>> {

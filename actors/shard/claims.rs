@@ -219,7 +219,7 @@ impl<S: ShardStore> ShardActor<S> {
                 let crashes = attempt.counters.crashes;
                 tracing::warn!(%task, %name, crashes, "a task runs alone: the process died with it");
             }
-            attempt.worker = worker;
+            attempt.worker = worker.into();
             attempt.alone = alone;
             runs[worker].push(Arc::new(attempt));
         }
@@ -308,7 +308,7 @@ impl<S: ShardStore> ShardActor<S> {
             key: claim.key,
             cancel: crate::attempt::CancelToken::new(),
             index: claim.definition,
-            worker: 0,
+            worker: 0.into(),
             alone: None,
             cancel_requested: false.into(),
             overdue: false.into(),

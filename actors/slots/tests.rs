@@ -21,6 +21,13 @@ fn used(slots: &Slots) -> Vec<usize> {
     slots.lock().used.clone()
 }
 
+impl Slots {
+    pub(crate) fn are_all_free(&self) -> bool {
+        let state = self.lock();
+        state.used.iter().all(|used| *used == 0) && state.load_ns.iter().all(|ns| *ns == 0)
+    }
+}
+
 /// So many tasks of a queue without a limit.
 fn tasks(free: usize) -> Wanted {
     Wanted { free, ..Wanted::default() }
@@ -359,4 +366,31 @@ fn no_more_wait_behind_slots_than_the_shard_has_room_for() {
         let grant = slots.take(A, &tasks(9), Behind { max, ..MS });
         assert_eq!((grant.slots(), grant.places_behind()), (0, max));
     }
+}
+
+#[test]
+fn the_credit_of_an_attempt_goes_with_it_to_another_worker() {
+    let slots = Slots::new(2, 1, 1);
+    let mut grant = slots.take(A, &tasks(4), MS);
+    while grant.assign(false, MS_NS).or_else(|| grant.assign(true, MS_NS)).is_some() {}
+    assert!(grant.give_back(true).is_empty());
+    assert_eq!(used(&slots), [2, 2]);
+    // it has no more
+    drop(slots.take(A, &tasks(0), MS));
+    assert!(!may(&slots, B, &tasks(1)), "it waits");
+    let over = Freed { attempts: 1, load_ns: MS_NS, ..Freed::default() };
+    assert_eq!(slots.release(1, &over), [B]);
+    assert!(!may(&slots, B, &tasks(1)), "the other attempt has the slot");
+    assert_eq!(slots.release(1, &over), [B]);
+    // one of the first has the slot instead
+    assert!(slots.moved(0, 1, MS_NS).is_empty());
+    assert_eq!(used(&slots), [1, 1]);
+    assert_eq!(slots.lock().load_ns, [MS_NS, MS_NS]);
+    assert!(!may(&slots, B, &tasks(1)), "it waits again");
+    // the last one of the first, which couldn't begin there
+    assert_eq!(slots.moved(0, 1, MS_NS), [B]);
+    assert_eq!((used(&slots), slots.lock().load_ns.clone()), (vec![0, 2], vec![0, 2 * MS_NS]));
+    assert!(slots.release(1, &over).is_empty(), "nobody waits");
+    assert!(slots.release(1, &over).is_empty(), "nobody waits");
+    assert!(slots.are_all_free());
 }

@@ -73,7 +73,7 @@ pub(crate) fn attempt(definition: Definition, input: Input) -> Attempt {
         key: None,
         cancel: CancelToken::new(),
         index: 0,
-        worker: 0,
+        worker: 0.into(),
         alone: None,
         cancel_requested: AtomicBool::new(false),
         overdue: AtomicBool::new(false),
