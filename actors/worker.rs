@@ -158,8 +158,9 @@ impl Worker {
                 // nobody listens any more if the worker's thread has ended
                 let _ = watch.send(ending);
             }
-            let cancelled = attempt.is_cancel_requested();
-            let end = (!cancelled).then(|| caught(call).unwrap_or_else(|end| end));
+            // while it waited for this thread, its queue may have been paused
+            let back = attempt.is_cancel_requested() || shared.queues.is_paused(attempt.queue);
+            let end = (!back).then(|| caught(call).unwrap_or_else(|end| end));
             let end = match attempt.timeout {
                 Some(timeout) if attempt.is_overdue() => Some(timed_out(timeout)),
                 _ => end,

@@ -54,6 +54,31 @@ async fn nothing_watches_the_time_of_a_blocking_attempt_that_is_over() {
     world.until("nobody watches", |_| Arc::weak_count(&attempt) == 0).await;
 }
 
+#[actix::test]
+async fn a_blocking_attempt_that_waits_for_a_thread_when_its_queue_is_paused_is_given_back() {
+    let one_thread = |settings: &mut Settings| settings.workers.blocking_threads = 1;
+    let world = start(Clock::system(), one_thread).await;
+    let shared = world.shared();
+    let submit = || world.queue.submit(gated_blocking::task().queue("mail"));
+    let first = submit().await.unwrap();
+    world.until("it runs", |world| world.gate.runs.load(Ordering::SeqCst) == 1).await;
+    let second = submit().await.unwrap();
+    let handed = || shared.workers.iter().map(|worker| worker.blocking().len()).sum::<usize>();
+    world.until("both are with the pool", |_| handed() == 2).await;
+    assert!(world.queue.pause_queue("mail").await.unwrap());
+    // for both, so that the second could end, too
+    world.gate.open.add_permits(2);
+    timeout(Duration::from_secs(30), first.into_future()).await.unwrap().unwrap();
+    world.until("it is given back", |_| shared.shards[0].attempts().is_empty()).await;
+    let record = second.record().await.unwrap();
+    assert_eq!(record.status, TaskStatus::NotStarted);
+    assert_eq!((record.counters.failures, record.counters.crashes), (0, 0));
+    assert_eq!(world.gate.runs.load(Ordering::SeqCst), 1);
+    assert!(world.queue.resume_queue("mail").await.unwrap());
+    timeout(Duration::from_secs(30), second.into_future()).await.unwrap().unwrap();
+    assert_eq!(world.gate.runs.load(Ordering::SeqCst), 2);
+}
+
 /// So many that other shards have claimed, and how long they take in all.
 const OF_OTHERS: (usize, u64) = (1_000_000, 1_000_000_000_000_000);
 
