@@ -28,7 +28,7 @@ pub(crate) use grant::Grant;
 use state::{Alone, State, Want};
 pub(crate) use wanted::{Ahead, First, Wanted};
 
-use crate::queues::QueueIndex;
+use crate::queues::{QueueIndex, QueueTally};
 use crate::record::ShardId;
 use crate::store::Passing;
 
@@ -86,8 +86,8 @@ pub(crate) struct Freed {
     pub(crate) attempts: usize,
     /// What was added to the worker's load for them.
     pub(crate) load_ns: u64,
-    /// The limited queues that they were of.
-    pub(crate) places: Vec<QueueIndex>,
+    /// The queues whose places they held.
+    pub(crate) places: QueueTally,
 }
 
 impl Slots {
@@ -213,9 +213,9 @@ impl Slots {
     }
 
     fn nothing(self: &Arc<Self>, shard: ShardId, paused: Vec<QueueIndex>) -> Grant {
-        let (free, behind, load_ns, places) = Default::default();
+        let (free, behind, load_ns, places, begun) = Default::default();
         let (slots, wake, passing, alone) = (self.clone(), BTreeSet::new(), Vec::new(), None);
-        Grant { slots, shard, free, behind, load_ns, wake, places, paused, passing, alone }
+        Grant { slots, shard, free, behind, load_ns, wake, places, begun, paused, passing, alone }
     }
 
     /// Asks for the whole queue, to run one suspect of `shard` alone. While somebody waits for
@@ -275,8 +275,8 @@ impl Slots {
         state.used[worker] = state.used[worker].saturating_sub(freed.attempts);
         state.load_ns[worker] = state.load_ns[worker].saturating_sub(freed.load_ns);
         let mut wake = BTreeSet::new();
-        for queue in &freed.places {
-            wake.append(&mut state.give_places(*queue, 1));
+        for (queue, places) in freed.places.iter() {
+            wake.append(&mut state.give_places(queue, places));
         }
         if state.alone.is_some() {
             wake.extend(state.silence());
@@ -326,6 +326,11 @@ impl Slots {
             state.waiting.entry(other).or_insert(want);
         }
         BTreeSet::new()
+    }
+
+    /// Whether more attempts of a queue are in hand than these, whether they run or wait in workers.
+    pub(crate) fn exceeds(&self, queue: QueueIndex, attempts: usize) -> bool {
+        self.lock().queues.get(&queue).is_some_and(|places| places.used > attempts)
     }
 
     /// Whether `shard`, which has these tasks ready, may claim one of them now. If not, it is woken

@@ -99,7 +99,7 @@ impl Worker {
     }
 
     fn start(&self, attempt: Arc<Attempt>, started_at: Timestamp) {
-        if attempt.cancel.is_cancelled() || self.shared.queues.is_paused(attempt.queue) {
+        if attempt.cancel.is_cancelled() || self.shared.holds_back(&attempt) {
             let done = Done { attempt, end: None, started_at, ended_at: started_at };
             self.ledger.keep(done);
             return;
@@ -158,8 +158,8 @@ impl Worker {
                 // nobody listens any more if the worker's thread has ended
                 let _ = watch.send(ending);
             }
-            // while it waited for this thread, its queue may have been paused
-            let back = attempt.is_cancel_requested() || shared.queues.is_paused(attempt.queue);
+            // while it waited for this thread, its queue may have been paused or limited
+            let back = attempt.is_cancel_requested() || shared.holds_back(&attempt);
             let end = (!back).then(|| caught(call).unwrap_or_else(|end| end));
             let end = match attempt.timeout {
                 Some(timeout) if attempt.is_overdue() => Some(timed_out(timeout)),
@@ -209,11 +209,10 @@ pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
     shared.points.pass(Point::WorkerReport);
     let released = done.iter().filter(|done| done.end.is_none()).count();
     shared.add_released(released as u64);
-    let limited = done.iter().filter(|done| done.attempt.limited);
     let freed = Freed {
         attempts: done.len(),
         load_ns: done.iter().map(|done| done.attempt.slot_ns()).sum(),
-        places: limited.map(|done| done.attempt.queue).collect(),
+        places: done.iter().map(|done| done.attempt.queue).collect(),
     };
     let blocking: Vec<u64> = done.iter().filter_map(|done| done.attempt.thread_ns()).collect();
     let alone = done.iter().find(|done| done.attempt.alone.is_some());

@@ -38,9 +38,8 @@ pub(crate) struct Attempt {
     pub(crate) parent: Option<Parent>,
     /// What the store knows its row's kind by.
     pub(crate) kind: KindId,
+    /// It holds a place of it until it ends.
     pub(crate) queue: QueueIndex,
-    /// Whether it holds a place of its queue.
-    pub(crate) limited: bool,
     /// Its ordering key.
     pub(crate) key: Option<Arc<str>>,
     pub(crate) cancel: CancelToken,

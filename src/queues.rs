@@ -5,7 +5,7 @@
 //! shards and workers must see at once; the durable part, which queues are paused, is in the
 //! directory's manifest.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -82,6 +82,36 @@ impl QueueBudget {
     }
 }
 
+/// How many tasks of each queue. The default one's, which are mostly all, take no memory of their own.
+#[derive(Debug, Default)]
+pub(crate) struct QueueTally {
+    default: usize,
+    named: BTreeMap<QueueIndex, usize>,
+}
+
+impl QueueTally {
+    pub(crate) fn add(&mut self, queue: QueueIndex) {
+        match queue {
+            QueueIndex::DEFAULT => self.default += 1,
+            named => *self.named.entry(named).or_default() += 1,
+        }
+    }
+
+    /// The queues that have any.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (QueueIndex, usize)> {
+        let default = (self.default > 0).then_some((QueueIndex::DEFAULT, self.default));
+        default.into_iter().chain(self.named.iter().map(|(queue, tasks)| (*queue, *tasks)))
+    }
+}
+
+impl FromIterator<QueueIndex> for QueueTally {
+    fn from_iter<T: IntoIterator<Item = QueueIndex>>(queues: T) -> Self {
+        let mut tally = QueueTally::default();
+        queues.into_iter().for_each(|queue| tally.add(queue));
+        tally
+    }
+}
+
 #[derive(Debug, Default)]
 struct Known {
     all: Vec<Arc<NamedQueue>>,
@@ -152,10 +182,6 @@ impl Queues {
         self.restrained.load(Ordering::SeqCst) > 0
     }
 
-    pub(crate) fn is_paused(&self, index: QueueIndex) -> bool {
-        self.any_restrained() && self.get(index).is_paused()
-    }
-
     /// Pauses or resumes a queue, in memory. Tells whether that changed anything.
     pub(crate) fn set_paused(&self, index: QueueIndex, paused: bool) -> bool {
         let queue = self.get(index);
@@ -206,7 +232,7 @@ mod tests {
         assert!(queues.set_paused(mail, true));
         assert!(!queues.set_paused(mail, true), "it is paused already");
         queues.set_limit(mail, Some(3));
-        assert!(queues.any_restrained() && queues.is_paused(mail));
+        assert!(queues.any_restrained() && queues.get(mail).is_paused());
         queues.set_paused(mail, false);
         assert!(queues.any_restrained(), "it is still limited");
         assert_eq!(queues.get(mail).limit(), Some(3));
@@ -223,5 +249,13 @@ mod tests {
         assert!(budget.take(mail) && budget.take(mail) && !budget.take(mail));
         assert!(budget.take(QueueIndex::DEFAULT) && budget.take(reports));
         assert_eq!((budget.left(mail), budget.left(reports)), (0, usize::MAX));
+    }
+
+    #[test]
+    fn a_tally_counts_each_queue_by_itself() {
+        let mail = Queues::new().get_or_add("mail");
+        assert_eq!(QueueTally::default().iter().count(), 0);
+        let tally = QueueTally::from_iter([mail, QueueIndex::DEFAULT, mail]);
+        assert!(tally.iter().eq([(QueueIndex::DEFAULT, 1), (mail, 2)]));
     }
 }

@@ -213,7 +213,7 @@ impl<S: ShardStore> ShardActor<S> {
                 blocking_ns += thread_ns;
             }
             assigned = true;
-            attempt.limited = grant.assign_place(attempt.queue);
+            grant.assign_place(attempt.queue);
             if alone.is_some() {
                 let (task, name) = (attempt.id, &attempt.definition.name);
                 let crashes = attempt.counters.crashes;
@@ -304,7 +304,6 @@ impl<S: ShardStore> ShardActor<S> {
             parent: claim.parent,
             kind: claim.kind,
             queue: claim.queue,
-            limited: false,
             key: claim.key,
             cancel: crate::attempt::CancelToken::new(),
             index: claim.definition,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{First, Freed, Slots};
-use crate::queues::{QueueBudget, QueueIndex};
+use crate::queues::{QueueBudget, QueueIndex, QueueTally};
 use crate::record::ShardId;
 use crate::store::Passing;
 
@@ -25,6 +25,8 @@ pub(crate) struct Grant {
     pub(super) wake: BTreeSet<ShardId>,
     /// Places of limited queues granted.
     pub(super) places: BTreeMap<QueueIndex, usize>,
+    /// What was assigned of queues without a limit.
+    pub(super) begun: QueueTally,
     pub(super) paused: Vec<QueueIndex>,
     /// What may be claimed of what stands after other shards' tasks.
     pub(super) passing: Vec<Passing>,
@@ -63,15 +65,12 @@ impl Grant {
         }
     }
 
-    /// Takes a place for a claim of this queue; it now belongs to the attempt. Tells whether the
-    /// queue is limited.
-    pub(crate) fn assign_place(&mut self, queue: QueueIndex) -> bool {
+    /// Takes a place for a claim of this queue; it now belongs to the attempt. Of a queue without a
+    /// limit it counts once the rest is given back, before the attempt is with its worker.
+    pub(crate) fn assign_place(&mut self, queue: QueueIndex) {
         match self.places.get_mut(&queue) {
-            Some(left) if *left > 0 => {
-                *left -= 1;
-                true
-            }
-            _ => false,
+            Some(left) if *left > 0 => *left -= 1,
+            _ => self.begun.add(queue),
         }
     }
 
@@ -131,8 +130,11 @@ impl Grant {
                 wake.extend(self.slots.give_unused_places(looks, queue, count));
             }
         }
-        for (worker, load_ns) in std::mem::take(&mut self.load_ns) {
-            self.slots.lock().load_ns[worker] += load_ns;
+        let (load_ns, begun) = (std::mem::take(&mut self.load_ns), std::mem::take(&mut self.begun));
+        if !load_ns.is_empty() {
+            let mut state = self.slots.lock();
+            load_ns.into_iter().for_each(|(worker, load_ns)| state.load_ns[worker] += load_ns);
+            begun.iter().for_each(|(queue, places)| state.hold_places(queue, places));
         }
         for (worker, count) in std::mem::take(&mut self.behind) {
             let mut state = self.slots.lock();

@@ -24,7 +24,7 @@ pub(super) struct State {
     pub(super) passed: BTreeMap<ShardId, Vec<i64>>,
     /// How many attempts all workers together may have now, places behind slots included.
     pub(super) batch: usize,
-    /// The places of limited queues.
+    /// The places of queues that had attempts or were limited.
     pub(super) queues: BTreeMap<QueueIndex, Places>,
     /// Who wants to run, or runs, an attempt with nothing beside it.
     pub(super) alone: Option<Alone>,
@@ -67,9 +67,11 @@ pub(super) struct Alone {
     pub(super) run: Option<u64>,
 }
 
-/// The places of a limited queue.
+/// The places of a queue. Each attempt holds one, whether the queue is limited or not: it may be before
+/// the attempt ends.
 #[derive(Debug, Default)]
 pub(super) struct Places {
+    /// Of attempts, and of grants for some.
     pub(super) used: usize,
     /// Shards that wanted more of them.
     pub(super) waiting: BTreeSet<ShardId>,
@@ -142,6 +144,11 @@ impl State {
             places.waiting.insert(shard);
         }
         granted
+    }
+
+    /// Takes places for attempts of a queue that had no limit when they were claimed.
+    pub(super) fn hold_places(&mut self, queue: QueueIndex, count: usize) {
+        self.queues.entry(queue).or_default().used += count;
     }
 
     /// Gives places back. Returns who waits for them.

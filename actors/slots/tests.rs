@@ -298,7 +298,8 @@ fn no_more_places_of_a_limited_queue_are_given_than_it_has_and_others_go_on() {
     let slots = Slots::new(1, 8, 0);
     let mut first = slots.take(A, &of_limited(queue, 3, 2), MS);
     assert_eq!((first.slots(), first.queues().left(queue)), (2, 2));
-    assert!(first.assign_place(queue) && first.assign_place(queue) && !first.assign_place(queue));
+    first.assign_place(queue);
+    first.assign_place(queue);
     assert!(first.assign(false, UNKNOWN_NS).is_some() && first.assign(false, UNKNOWN_NS).is_some());
     drop(first);
     let second = slots.take(B, &Wanted { free: 1, ..of_limited(queue, 3, 5) }, MS);
@@ -310,9 +311,28 @@ fn no_more_places_of_a_limited_queue_are_given_than_it_has_and_others_go_on() {
     assert!(second.give_back(false).contains(&B), "its one place is free again, and it waits");
     assert!(may(&slots, B, &of_limited(queue, 3, 5)));
     assert!(!may(&slots, B, &of_limited(queue, 2, 5)));
-    let ended = Freed { attempts: 1, load_ns: UNKNOWN_NS, places: vec![queue] };
+    let ended = Freed { attempts: 1, load_ns: UNKNOWN_NS, places: QueueTally::from_iter([queue]) };
     assert_eq!(slots.release(0, &ended), [B]);
     assert!(may(&slots, B, &of_limited(queue, 2, 5)));
+}
+
+/// They held none, and a limit that was set while they ran let as many more begin.
+#[test]
+fn attempts_that_began_without_a_limit_hold_places_once_there_is_one() {
+    for queue in [QueueIndex::DEFAULT, Queues::new().get_or_add("mail")] {
+        let slots = Slots::new(1, 8, 0);
+        let mut began = slots.take(A, &tasks(3), MS);
+        while began.assign(false, UNKNOWN_NS).is_some() {
+            began.assign_place(queue);
+        }
+        drop(began.give_back(true));
+        assert!(slots.exceeds(queue, 2) && !slots.exceeds(queue, 3));
+        let places = |limit| slots.take(B, &of_limited(queue, limit, 5), MS).queues().left(queue);
+        assert_eq!([4, 3, 2].map(places), [1, 0, 0]);
+        let ended = Freed { places: QueueTally::from_iter([queue]), ..freed(1, 1) };
+        assert_eq!(slots.release(0, &ended), [B]);
+        assert_eq!([3, 2].map(places), [1, 0]);
+    }
 }
 
 /// A shard whose limited queue had more tasks than places took them without a slot, gave them back,
@@ -335,12 +355,13 @@ fn a_guess_at_a_limited_queue_waits_for_no_place() {
     let queue = Queues::new().get_or_add("mail");
     let slots = Slots::new(1, 8, 0);
     let mut all = slots.take(A, &of_limited(queue, 1, 1), MS);
-    assert!(all.assign_place(queue) && all.assign(false, UNKNOWN_NS).is_some());
+    all.assign_place(queue);
+    assert!(all.assign(false, UNKNOWN_NS).is_some());
     let mut guess = of_limited(queue, 1, 0);
     guess.limited[0].certain = false;
     guess.guess(10);
     drop(slots.take(B, &guess, MS));
-    let ended = Freed { attempts: 1, load_ns: UNKNOWN_NS, places: vec![queue] };
+    let ended = Freed { attempts: 1, load_ns: UNKNOWN_NS, places: QueueTally::from_iter([queue]) };
     assert!(!slots.release(0, &ended).contains(&B));
 }
 

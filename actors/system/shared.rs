@@ -17,6 +17,7 @@ use crate::actors::subscriptions::Subscriptions;
 use crate::actors::system::links::{CallbackLink, ClosuresLink};
 use crate::actors::system::start::Start;
 use crate::admission::{Admission, AdmissionLimits};
+use crate::attempt::Attempt;
 use crate::backpressure;
 use crate::clock::Clock;
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
@@ -253,6 +254,17 @@ impl Shared {
 
     pub(crate) fn is_claiming(&self) -> bool {
         self.phase() == Phase::Running
+    }
+
+    /// Whether a claimed task is to be given back instead of started: its queue has been paused since, or
+    /// limited to fewer than are in hand.
+    pub(crate) fn holds_back(&self, attempt: &Attempt) -> bool {
+        if !self.queues.any_restrained() {
+            return false;
+        }
+        let queue = self.queues.get(attempt.queue);
+        let over = |limit| attempt.alone.is_none() && self.slots.exceeds(queue.index, limit);
+        queue.is_paused() || queue.limit().is_some_and(over)
     }
 
     /// Tells shards that credits are free.

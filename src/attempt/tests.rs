@@ -69,7 +69,6 @@ pub(crate) fn attempt(definition: Definition, input: Input) -> Attempt {
         parent: None,
         kind: Default::default(),
         queue: Default::default(),
-        limited: false,
         key: None,
         cancel: CancelToken::new(),
         index: 0,

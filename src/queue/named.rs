@@ -82,7 +82,8 @@ impl Queue {
 
     /// Limits how many tasks of a named queue run at a time, over all shards; `None` is without a
     /// limit. It is kept over restarts; what the builder says of the same queue wins at a start.
-    /// Attempts in progress go on, and those that began without a limit don't count.
+    /// Attempts in progress go on and count, whenever they began: no other begins before fewer run
+    /// than this says.
     ///
     /// # Errors
     ///

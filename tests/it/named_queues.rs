@@ -189,6 +189,72 @@ async fn a_limit_that_is_raised_lets_more_run_at_once_and_is_kept() {
 }
 
 #[actix::test]
+async fn attempts_that_began_without_a_limit_count_in_one_that_is_set_while_they_run() {
+    let world = World::new();
+    let queue = own(&world).await;
+    let submit = || queue.submit(gated::task("n".into()).queue("narrow"));
+    let mut handles = Vec::new();
+    for number in 1..=3 {
+        handles.push(in_time(submit()).await.unwrap());
+        world.probe.until("n started", number).await;
+    }
+    for limit in [Some(2), None, Some(2)] {
+        in_time(queue.limit_queue("narrow", limit)).await.unwrap();
+    }
+    for _ in 0..3 {
+        handles.push(in_time(submit()).await.unwrap());
+    }
+    // three run, then two: no other begins before one runs
+    for (passed, started) in [(0, 3), (1, 3), (2, 4), (3, 5), (4, 6)] {
+        world.probe.until("n passed", passed).await;
+        // and as many of the other queue
+        until_count(&queue, TaskStatus::Finished, 2 * passed as u64).await;
+        world.probe.until("n started", started).await;
+        in_time(in_time(queue.submit(double::task(1).queue("other"))).await.unwrap())
+            .await
+            .unwrap();
+        assert_eq!(world.probe.count("n started"), started);
+        world.probe.open(1);
+    }
+    world.probe.open(1);
+    for handle in handles {
+        in_time(handle).await.unwrap();
+    }
+    end(queue).await;
+}
+
+#[actix::test]
+async fn what_waits_in_a_worker_when_its_queue_is_limited_to_fewer_is_given_back_at_no_cost() {
+    let world = World::new();
+    let mut settings = world.narrow();
+    (settings.workers.concurrency, settings.workers.prefetch) = (2, 8);
+    // under a clock that stands an attempt that has ended took no time, so some are claimed ahead
+    let queue = start(world.builder_with(settings).clock(standing_clock().0)).await;
+    let task = || gated::task("n".into()).queue("narrow");
+    world.probe.open(1);
+    in_time(in_time(queue.submit(task())).await.unwrap()).await.unwrap();
+    let handles = in_time(queue.submit_all((0..4).map(|_| task()))).await.unwrap();
+    until_count(&queue, TaskStatus::Running, 4).await;
+    world.probe.until("n started", 3).await;
+    in_time(queue.limit_queue("narrow", Some(1))).await.unwrap();
+    // one ends, the other runs on, and the two behind them go back
+    world.probe.open(1);
+    until_count(&queue, TaskStatus::Running, 1).await;
+    assert_eq!(world.probe.count("n started"), 3);
+    world.probe.open(1);
+    world.probe.until("n started", 4).await;
+    in_time(in_time(queue.submit(double::task(1))).await.unwrap()).await.unwrap();
+    assert_eq!(world.probe.count("n started"), 4);
+    world.probe.open(2);
+    for handle in handles {
+        in_time(handle.clone()).await.unwrap();
+        let counters = queue.record(handle.id()).await.unwrap().counters;
+        assert_eq!((counters.failures, counters.crashes), (0, 0));
+    }
+    end(queue).await;
+}
+
+#[actix::test]
 async fn a_retry_in_a_limited_queue_finds_its_place_again() {
     let world = World::new();
     let queue = start(world.builder().queue_concurrency("narrow", 1)).await;

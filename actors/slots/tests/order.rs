@@ -239,7 +239,8 @@ fn what_may_not_run_for_its_queue_is_full_has_nothing_kept_for_it() {
         OfQueue { queue, limit: 1, tasks: 5, first, certain: true }
     };
     let mut grant = slots.take(B, &Wanted { limited: vec![limited(1)], ..from(100, 0) }, MS);
-    assert!(grant.assign(false, 0).is_some() && grant.assign_place(queue));
+    assert!(grant.assign(false, 0).is_some());
+    grant.assign_place(queue);
     assert!(grant.give_back(true).is_empty());
     // the queue's other tasks stand first, but it is the shard's later ones that may run
     let both = Wanted { limited: vec![limited(1)], ..from(100, 10) };

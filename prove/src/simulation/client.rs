@@ -5,18 +5,13 @@ use std::sync::Arc;
 
 use message_queue_sqlite::prelude::*;
 use message_queue_sqlite::{Submission, TaskRecord};
-use tokio::task::spawn_local;
-use tokio::time::sleep;
 
-use super::known::{Known, Limit};
+use super::known::Known;
 use super::model::{Answer, END, Model};
 use super::tasks::{Plan, report, work};
 use crate::case::Failure;
 
 pub(crate) const QUEUES: [&str; 2] = ["a", "b"];
-
-/// Longer than a commit takes.
-const UNDER_WAY: Duration = Duration::from_secs(1);
 
 /// A client of one life of the queue.
 #[derive(Clone)]
@@ -185,25 +180,15 @@ impl Client {
         }
     }
 
-    /// Limits a named queue. That holds for what is claimed afterwards, so claims that are there a
-    /// moment later are left out of what is watched from then on.
+    /// Limits a named queue.
     pub(crate) async fn limit(&self, index: u8, limit: Option<usize>) -> Result<(), Error> {
-        let change = self.known.limit_changes(index);
+        self.known.limit(index, None);
         let answer = self.queue.limit_queue(QUEUES[usize::from(index)], limit).await;
         self.expect_directory("a limit", &answer);
-        if let (Ok(()), Some(tasks)) = (&answer, limit) {
-            spawn_local(self.clone().watch_limit(index, change, tasks));
+        if answer.is_ok() {
+            self.known.limit(index, limit);
         }
         answer
-    }
-
-    async fn watch_limit(self, index: u8, change: u64, tasks: usize) {
-        // what was under way when it was set is committed by then
-        sleep(UNDER_WAY).await;
-        let Some(records) = records(&self.queue).await else { return };
-        let running = records.values().filter(|record| record.status == TaskStatus::Running);
-        let before = running.map(|record| (record.id, record.counters.claim_no)).collect();
-        self.known.limit_holds(index, change, Limit { tasks, before });
     }
 
     pub(crate) async fn pause(self, index: u8, pauses: bool) {

@@ -27,21 +27,14 @@ pub(crate) struct Ran {
     not_before: i64,
 }
 
-/// How many attempts of a named queue may run at a time.
-pub(super) struct Limit {
-    pub(super) tasks: usize,
-    /// Claims that were made before it was sure to hold: they don't count.
-    pub(super) before: BTreeSet<(TaskId, u32)>,
-}
-
 #[derive(Default)]
 struct State {
     /// What runs now.
-    live: BTreeMap<TaskId, u32>,
+    live: BTreeSet<TaskId>,
     ran: BTreeMap<TaskId, Ran>,
     paused: BTreeSet<u8>,
-    limits: BTreeMap<u8, Limit>,
-    limit_changes: u64,
+    /// How many attempts of a named queue may run at a time.
+    limits: BTreeMap<u8, usize>,
     /// Of each key, what is stored and hasn't begun, and how many crashes it may have had.
     behind: BTreeMap<u8, BTreeMap<TaskId, u32>>,
     /// What was cancelled or redriven: its place behind its key is another one.
@@ -140,21 +133,12 @@ impl Known {
         }
     }
 
-    /// The queue's limit changes, and isn't known for now. A number for this change.
-    pub(super) fn limit_changes(&self, queue: u8) -> u64 {
+    /// From now on no attempt of the queue may begin beside so many; `None` if none is kept from it, or
+    /// nobody knows.
+    pub(super) fn limit(&self, queue: u8, tasks: Option<usize>) {
         let mut state = lock(&self.state);
         state.limits.remove(&queue);
-        state.limit_changes += 1;
-        state.limit_changes
-    }
-
-    /// From now on no more of the queue's attempts may run at a time, but for those of claims made
-    /// before; unless it has changed again.
-    pub(super) fn limit_holds(&self, queue: u8, change: u64, limit: Limit) {
-        let mut state = lock(&self.state);
-        if state.limit_changes == change {
-            state.limits.insert(queue, limit);
-        }
+        state.limits.extend(tasks.map(|tasks| (queue, tasks)));
     }
 
     pub(crate) fn is_paused(&self, queue: u8) -> bool {
@@ -248,7 +232,7 @@ impl Known {
         let broken =
             broken.or_else(|| state.overtaken(id, plan.rank(ctx.submitted_at().as_micros()), now));
         state.broken = state.broken.take().or(broken);
-        state.live.insert(id, claim_no);
+        state.live.insert(id);
         let crashes = ctx.crashes();
         let new = Ran { plan, claim_no, crashes, snoozes: 0, over: None, not_before: i64::MIN };
         let ran = state.ran.entry(id).or_insert(new);
@@ -261,7 +245,7 @@ impl Known {
 impl State {
     /// What is wrong about an attempt that begins.
     fn wrong(&self, id: TaskId, claim_no: u32, plan: Plan, now: i64) -> Option<Failure> {
-        if self.live.contains_key(&id) {
+        if self.live.contains(&id) {
             return Some(Failure::new("twice", format!("{id} runs beside itself")));
         }
         if now < plan.due && !self.touched.contains(&id) {
@@ -280,7 +264,7 @@ impl State {
         if plan.queue.is_some_and(|queue| self.paused.contains(&queue)) {
             return Some(Failure::new("paused", format!("{id} starts in a paused queue")));
         }
-        if let Some(failure) = self.over_limit(id, claim_no, plan) {
+        if let Some(failure) = self.over_limit(id, plan) {
             return Some(failure);
         }
         let open = plan.key.and_then(|_| self.open_before(id, plan.key));
@@ -290,21 +274,13 @@ impl State {
     }
 
     /// With an attempt that begins, too many of its queue run.
-    fn over_limit(&self, id: TaskId, claim_no: u32, plan: Plan) -> Option<Failure> {
+    fn over_limit(&self, id: TaskId, plan: Plan) -> Option<Failure> {
         let queue = plan.queue?;
-        let limit = self.limits.get(&queue)?;
-        let counts = |id: TaskId, claim_no: u32, plan: Plan| {
-            plan.queue == Some(queue) && !limit.before.contains(&(id, claim_no))
-        };
-        if !counts(id, claim_no, plan) {
-            return None;
-        }
-        let others = self.live.iter().filter(|(other, claim_no)| {
-            self.ran.get(other).is_some_and(|ran| counts(**other, **claim_no, ran.plan))
-        });
-        let running = others.count() + 1;
-        (running > limit.tasks).then(|| {
-            let what = format!("{id} is number {running} of a queue limited to {}", limit.tasks);
+        let limit = *self.limits.get(&queue)?;
+        let others = self.live.iter().filter_map(|other| self.ran.get(other));
+        let running = others.filter(|ran| ran.plan.queue == Some(queue)).count() + 1;
+        (running > limit).then(|| {
+            let what = format!("{id} is number {running} of a queue limited to {limit}");
             Failure::new("limit", what)
         })
     }
@@ -343,7 +319,7 @@ impl State {
             self.ran.iter().filter(|(other, ran)| **other != id && ran.plan.key == Some(key));
         let mut open = same.filter(|(other, ran)| {
             let kept = ran.over.is_none() && !self.touched.contains(other);
-            kept || self.live.contains_key(other)
+            kept || self.live.contains(other)
         });
         let begun = open.next().map(|(other, _)| *other);
         // all that is open of a key is in one shard, in order of ids, however late the first is due
