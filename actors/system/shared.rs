@@ -70,7 +70,7 @@ pub(crate) struct Shared {
     /// The queue of each definition's tasks.
     queue_of: Arc<[QueueIndex]>,
     /// Held while one of them is changed, in memory and in the directory.
-    pub(crate) changing_queues: tokio::sync::Mutex<()>,
+    pub(crate) changing_queues: Arc<tokio::sync::Mutex<()>>,
     /// For each slot of ordering keys, its shard's number.
     shard_of_slot: RwLock<Vec<u16>>,
     /// Held by each backup that is under way: it copies one shard after another, so no key's tasks may
@@ -133,7 +133,7 @@ impl Shared {
         Arc::new(Shared {
             queue_of: queue_of.collect(),
             queues: queues.clone(),
-            changing_queues: tokio::sync::Mutex::new(()),
+            changing_queues: Arc::default(),
             shard_of_slot: RwLock::default(),
             copying: Arc::default(),
             active: AtomicUsize::new(ledgers.iter().filter(|ledger| ledger.is_active()).count()),

@@ -5,8 +5,9 @@ use std::panic::Location;
 
 use super::Queue;
 use super::off_thread::off_thread;
+use crate::actors::system::Shared;
 use crate::error::{Error, Result, StartError};
-use crate::queues::{NamedQueue, QueueIndex, Queues};
+use crate::queues::{NamedQueue, Queues};
 use crate::registry::is_valid_name;
 use crate::store::StoredQueue;
 
@@ -38,52 +39,46 @@ impl Queue {
     /// queues aren't affected. Returns whether it wasn't paused before.
     ///
     /// A name that nobody has used yet is a queue as well, without tasks so far. Tasks that wait in a
-    /// paused queue count in `limits.ready_tasks`. Dropping the future leaves it open whether that was
-    /// stored.
+    /// paused queue count in `limits.ready_tasks`.
+    ///
+    /// Changes of queues are made one after another. Dropping the future before its turn has come
+    /// changes nothing; from then on the change is made all the same, before the next.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidName`]; [`Error::InvalidOption`] for one name more than a process knows;
     /// [`Error::Directory`] if it can't be stored, then it isn't paused.
     pub async fn pause_queue(&self, name: &str) -> Result<bool> {
-        let index = self.queue_index(name)?;
-        let queues = &self.inner.shared.queues;
-        let _one_at_a_time = self.inner.shared.changing_queues.lock().await;
-        // first, so that nothing starts any more when this returns
-        let changed = queues.set_paused(index, true);
-        // also if it was paused: an earlier call may have ended before that was stored
-        if let Err(error) = self.store(index, "pause", |queue| queue.paused = true).await {
-            queues.set_paused(index, !changed);
-            self.wake_all();
-            return Err(error);
-        }
-        tracing::info!(queue = name, changed, "queue paused");
-        Ok(changed)
+        let store = |queue: &mut StoredQueue| queue.paused = true;
+        self.change(name, "pause", store, |shared, queue| {
+            let changed = shared.queues.set_paused(queue.index, true);
+            tracing::info!(queue = %queue.name, changed, "queue paused");
+            changed
+        })
+        .await
     }
 
-    /// Lets the tasks of a paused queue start again. Returns whether it was paused.
+    /// Lets the tasks of a paused queue start again. Returns whether it was paused. Dropping the
+    /// future means what it does for [`Queue::pause_queue`].
     ///
     /// # Errors
     ///
     /// As [`Queue::pause_queue`]; then it is still paused.
     pub async fn resume_queue(&self, name: &str) -> Result<bool> {
-        let index = self.queue_index(name)?;
-        let queues = &self.inner.shared.queues;
-        let _one_at_a_time = self.inner.shared.changing_queues.lock().await;
-        let changed = queues.set_paused(index, false);
-        if let Err(error) = self.store(index, "resume", |queue| queue.paused = false).await {
-            queues.set_paused(index, changed);
-            return Err(error);
-        }
-        self.wake_all();
-        tracing::info!(queue = name, changed, "queue resumed");
-        Ok(changed)
+        let store = |queue: &mut StoredQueue| queue.paused = false;
+        self.change(name, "resume", store, |shared, queue| {
+            let changed = shared.queues.set_paused(queue.index, false);
+            wake_all(shared);
+            tracing::info!(queue = %queue.name, changed, "queue resumed");
+            changed
+        })
+        .await
     }
 
     /// Limits how many tasks of a named queue run at a time, over all shards; `None` is without a
     /// limit. It is kept over restarts; what the builder says of the same queue wins at a start.
     /// Attempts in progress go on and count, whenever they began: no other begins before fewer run
-    /// than this says.
+    /// than this says. Dropping the future means what it does for [`Queue::pause_queue`].
     ///
     /// # Errors
     ///
@@ -94,17 +89,12 @@ impl Queue {
             let (option, given) = ("concurrency", "0".into());
             return Err(Error::InvalidOption { option, given, allowed: "from 1 on, or none" });
         }
-        let index = self.queue_index(name)?;
-        let queues = &self.inner.shared.queues;
-        let _one_at_a_time = self.inner.shared.changing_queues.lock().await;
-        let before = queues.get(index).limit();
-        queues.set_limit(index, concurrency);
-        let stored = self.store(index, "limit", move |queue| queue.concurrency = concurrency).await;
-        if stored.is_err() {
-            queues.set_limit(index, before);
-        }
-        self.wake_all();
-        stored
+        let store = move |queue: &mut StoredQueue| queue.concurrency = concurrency;
+        self.change(name, "limit", store, move |shared, queue| {
+            shared.queues.set_limit(queue.index, concurrency);
+            wake_all(shared);
+        })
+        .await
     }
 
     /// The named queues that this process knows: those that its definitions name, that submissions
@@ -115,30 +105,36 @@ impl Queue {
         queues.iter().map(|queue| NamedQueueInfo::from(&**queue)).collect()
     }
 
-    fn queue_index(&self, name: &str) -> Result<QueueIndex> {
-        self.ensure_same_process()?;
-        self.inner.shared.queues_of().find(name)
-    }
-
-    async fn store(
+    /// Changes a queue in the directory, then in memory: so nothing has to be taken back. As long as a
+    /// change goes on there is no other, also if nobody waits for it any more.
+    async fn change<T: Send + 'static>(
         &self,
-        index: QueueIndex,
+        name: &str,
         verb: &'static str,
-        change: impl FnOnce(&mut StoredQueue) + Send + 'static,
-    ) -> Result<()> {
-        let shared = &self.inner.shared;
-        let queue = shared.queues.get(index);
-        let action = format!("{verb} the queue {:?}", queue.name);
-        let failed = move |source| Error::Directory { action: action.clone(), source };
-        let directory = shared.directory().map_err(&failed)?;
-        off_thread(move || directory.change_queue(&queue.name, change).map_err(failed)).await
+        store: impl FnOnce(&mut StoredQueue) + Send + 'static,
+        then: impl FnOnce(&Shared, &NamedQueue) -> T + Send + 'static,
+    ) -> Result<T> {
+        self.ensure_same_process()?;
+        let shared = self.inner.shared.clone();
+        let queue = shared.queues.get(shared.queues_of().find(name)?);
+        let turn = shared.changing_queues.clone().lock_owned().await;
+        let work = move || {
+            let _one_at_a_time = turn;
+            let directory = shared.directory();
+            let stored = directory.and_then(|of| of.change_queue(&queue.name, store));
+            stored.map_err(|source| {
+                let action = format!("{verb} the queue {:?}", queue.name);
+                Error::Directory { action, source }
+            })?;
+            Ok(then(&shared, &queue))
+        };
+        off_thread(work).await
     }
+}
 
-    /// Lets all shards look whether something may run now.
-    fn wake_all(&self) {
-        let shared = &self.inner.shared;
-        shared.wake(shared.shards.iter().map(|ledger| ledger.id).collect());
-    }
+/// Lets all shards look whether something may run now.
+fn wake_all(shared: &Shared) {
+    shared.wake(shared.shards.iter().map(|ledger| ledger.id).collect());
 }
 
 /// What a builder says of a named queue.
@@ -181,3 +177,6 @@ pub(super) fn set_queues(
         queues.set_limit(queues.get_or_add(&queue.name), Some(queue.concurrency));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use crate::error::{Error, Result, StartError};
 use crate::proof;
 
-/// Does some short work on a thread of its own.
+/// Does some short work on a thread of its own. Dropping the future doesn't end it once it has begun.
 ///
 /// # Errors
 ///

@@ -1,5 +1,7 @@
 //! Named queues: limits, pauses, and what they leave alone.
 
+use std::task::Poll;
+
 use message_queue_sqlite::StartError;
 use message_queue_sqlite::prelude::*;
 
@@ -251,6 +253,42 @@ async fn what_waits_in_a_worker_when_its_queue_is_limited_to_fewer_is_given_back
         let counters = queue.record(handle.id()).await.unwrap().counters;
         assert_eq!((counters.failures, counters.crashes), (0, 0));
     }
+    end(queue).await;
+}
+
+/// Begins something and gives it up.
+async fn begin(future: impl Future) {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|context| {
+        drop(future.as_mut().poll(context));
+        Poll::Ready(())
+    })
+    .await;
+}
+
+#[actix::test]
+async fn what_was_begun_with_a_queue_is_done_though_nobody_waits_for_it() {
+    let world = World::new();
+    let queue = own(&world).await;
+    begin(queue.pause_queue("mail")).await;
+    assert!(!in_time(queue.pause_queue("mail")).await.unwrap(), "it is paused already");
+    let mail = in_time(queue.submit(own::mail::task(7))).await.unwrap();
+    begin(queue.resume_queue("mail")).await;
+    assert_eq!(in_time(mail).await.unwrap(), 7);
+    begin(queue.limit_queue("narrow", Some(1))).await;
+    assert!(!in_time(queue.resume_queue("mail")).await.unwrap(), "it is resumed already");
+    let tasks = (0..2).map(|_| gated::task("n".into()).queue("narrow"));
+    let handles = in_time(queue.submit_all(tasks)).await.unwrap();
+    until_count(&queue, TaskStatus::Running, 1).await;
+    begin(queue.limit_queue("narrow", None)).await;
+    world.probe.until("n started", 2).await;
+    world.probe.open(2);
+    for handle in handles {
+        in_time(handle).await.unwrap();
+    }
+    end(queue).await;
+    let queue = own(&world).await;
+    assert!(queue.named_queues().iter().all(|one| !one.paused && one.concurrency.is_none()));
     end(queue).await;
 }
 
