@@ -38,8 +38,11 @@ impl Queue {
     /// [`resume_queue`](Queue::resume_queue), also after a restart. Attempts in progress go on. Other
     /// queues aren't affected. Returns whether it wasn't paused before.
     ///
-    /// A name that nobody has used yet is a queue as well, without tasks so far. Tasks that wait in a
-    /// paused queue count in `limits.ready_tasks`.
+    /// A name that nobody has used yet is a queue as well, without tasks so far.
+    ///
+    /// Tasks that wait in a paused queue count in `limits.ready_tasks`, which bounds what waits on disk.
+    /// Where that is set, a queue that is paused for long can stop submissions to all others: set it
+    /// well above what comes meanwhile, or leave it out, as it is by default.
     ///
     /// Changes of queues are made one after another. Dropping the future before its turn has come
     /// changes nothing; from then on the change is made all the same, before the next.

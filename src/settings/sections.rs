@@ -137,8 +137,9 @@ pub struct Limits {
     #[serde(with = "units::bytes_in_memory")]
     pub pending_bytes: usize,
     /// The most tasks that haven't started, in all shards together: 1 to 1,000,000,000,000; `None`
-    /// (`"none"` in files) is without limit. Further submissions wait or are refused, as their
-    /// handle's [`Backpressure`](crate::Backpressure) says.
+    /// (`"none"` in files) is without limit. Those of paused queues count, those that wait for their
+    /// time and those held by an ordering key. Further submissions, to whatever queue, wait or are
+    /// refused, as their handle's [`Backpressure`](crate::Backpressure) says.
     #[serde(with = "count_or_none")]
     pub ready_tasks: Option<usize>,
     /// How many ready tasks each shard keeps in memory: 1 to 1,048,576.

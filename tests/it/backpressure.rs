@@ -107,6 +107,33 @@ async fn tasks_that_wait_for_their_time_count_also_after_a_restart() {
     end(queue).await;
 }
 
+/// The limit bounds the files, so whatever waits in them counts.
+#[actix::test]
+async fn tasks_of_a_paused_queue_and_those_that_a_key_holds_count_and_stop_those_of_others() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.limits.ready_tasks = Some(2);
+    let queue = start(world.builder_with(settings)).await;
+    let rejecting = queue.with_backpressure(Backpressure::Reject);
+    in_time(queue.pause_queue("mail")).await.unwrap();
+    let first = in_time(queue.submit(gated::task("gate".into()).key("one"))).await.unwrap();
+    world.probe.until("gate started", 1).await;
+    let mail = in_time(queue.submit(double::task(1).queue("mail"))).await.unwrap();
+    let held = in_time(queue.submit(double::task(2).key("one"))).await.unwrap();
+    assert!(is_busy(in_time(rejecting.submit(double::task(3))).await));
+
+    world.probe.open(1);
+    in_time(first).await.unwrap();
+    assert_eq!(in_time(held).await.unwrap(), 4);
+    let more = in_time(queue.submit(double::task(4).queue("mail"))).await.unwrap();
+    assert!(is_busy(in_time(rejecting.submit(double::task(5))).await));
+
+    in_time(queue.resume_queue("mail")).await.unwrap();
+    assert_eq!((in_time(mail).await.unwrap(), in_time(more).await.unwrap()), (2, 8));
+    in_time(in_time(queue.submit(double::task(6))).await.unwrap()).await.unwrap();
+    end(queue).await;
+}
+
 #[actix::test]
 async fn a_bulk_over_the_limit_of_ready_tasks_goes_when_nothing_waits() {
     let world = World::new();
