@@ -9,9 +9,10 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use crate::queues::QueueIndex;
 use crate::store::Threads;
 
-type Job = Box<dyn FnOnce() + Send>;
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// A bounded pool of threads, started as they are needed.
 pub(crate) struct BlockingPool {
@@ -39,7 +40,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<Job>,
+    /// Each with the queue of its task.
+    jobs: VecDeque<(QueueIndex, Job)>,
     idle: usize,
     threads: Vec<Thread>,
     closed: bool,
@@ -99,15 +101,20 @@ impl BlockingPool {
         Threads { free, behind_ns }
     }
 
-    /// Runs a job on one of the threads. The job must not panic: it catches what it calls.
+    /// Runs a job on one of the threads, for a task of this queue. The job must not panic: it catches what
+    /// it calls.
     ///
     /// # Errors
     ///
     /// There is no thread and none can be started; the job is dropped. Nobody else would take it up
     /// before the next job comes.
-    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<(), NoThread> {
+    pub(crate) fn run(
+        &self,
+        queue: QueueIndex,
+        job: impl FnOnce() + Send + 'static,
+    ) -> Result<(), NoThread> {
         let mut state = self.shared.lock();
-        state.jobs.push_back(Box::new(job));
+        state.jobs.push_back((queue, Box::new(job)));
         if state.idle >= state.jobs.len() || state.threads.len() >= self.threads_max {
             self.shared.work.notify_one();
             return Ok(());
@@ -125,6 +132,15 @@ impl BlockingPool {
             Err(error) => tracing::warn!(%error, "cannot start another thread"),
         }
         Ok(())
+    }
+
+    /// Takes out those jobs of a queue's tasks that wait for a thread.
+    pub(crate) fn take(&self, queue: QueueIndex) -> impl Iterator<Item = Job> + use<> {
+        let mut state = self.shared.lock();
+        let all = std::mem::take(&mut state.jobs).into_iter();
+        let (taken, left): (VecDeque<_>, _) = all.partition(|(of, _)| *of == queue);
+        state.jobs = left;
+        taken.into_iter().map(|(_, job)| job)
     }
 
     fn start_thread(&self, state: &mut State) -> io::Result<JoinHandle<()>> {
@@ -159,7 +175,7 @@ impl BlockingPool {
 fn work(shared: &Shared, number: usize) {
     let mut state = shared.lock();
     loop {
-        if let Some(job) = state.jobs.pop_front() {
+        if let Some((_, job)) = state.jobs.pop_front() {
             state.mark(number, true);
             drop(state);
             job();
@@ -196,6 +212,11 @@ impl BlockingPool {
     pub(crate) fn claimed(&self) -> (usize, u64) {
         let claimed = self.lock_claimed();
         (claimed.attempts, claimed.load_ns)
+    }
+
+    /// How many jobs wait for a thread.
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.lock().jobs.len()
     }
 
     /// Makes the next starts of threads fail.

@@ -146,7 +146,7 @@ impl Worker {
         ledger.blocking().insert(attempt.id, waiting);
         let watch = attempt.timeout.map(|timeout| watch(&attempt, timeout));
         let refused = attempt.clone();
-        let run = self.shared.pool.run(move || {
+        let run = self.shared.pool.run(attempt.queue, move || {
             match ledger.blocking().get_mut(&attempt.id) {
                 Some(blocking) => blocking.runs = true,
                 // a shutdown gave it back while it waited for this thread

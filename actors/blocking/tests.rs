@@ -43,7 +43,7 @@ fn a_close_joins_the_idle_threads_while_others_are_busy() {
                 started.send(()).unwrap();
                 gate.recv().ok();
             };
-            pool.run(job).unwrap();
+            pool.run(QueueIndex::DEFAULT, job).unwrap();
             open
         })
         .collect();
@@ -66,8 +66,11 @@ fn a_job_without_a_thread_is_refused_and_the_next_one_runs() {
     let (ran, running) = mpsc::channel();
     pool.fail_to_start(1);
     let refused = ran.clone();
-    assert_eq!(pool.run(move || refused.send("refused").unwrap()), Err(NoThread));
-    assert_eq!(pool.run(move || ran.send("next").unwrap()), Ok(()));
+    let run = |sender: mpsc::Sender<_>, what| {
+        pool.run(QueueIndex::DEFAULT, move || sender.send(what).unwrap())
+    };
+    assert_eq!(run(refused, "refused"), Err(NoThread));
+    assert_eq!(run(ran, "next"), Ok(()));
     assert_eq!(running.recv_timeout(LONG), Ok("next"));
     until_idle(&pool);
     assert!(pool.close());

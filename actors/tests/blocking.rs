@@ -29,6 +29,8 @@ fn gated_blocking(gate: Data<Arc<Gate>>) -> Result<(), TaskError> {
     Ok(())
 }
 
+type Gated = TaskHandle<gated_blocking::Task>;
+
 /// A queue with both of them.
 async fn start(clock: Clock, adapt: impl FnOnce(&mut Settings)) -> World {
     let dir = tempfile::tempdir().unwrap();
@@ -54,20 +56,41 @@ async fn nothing_watches_the_time_of_a_blocking_attempt_that_is_over() {
     world.until("nobody watches", |_| Arc::weak_count(&attempt) == 0).await;
 }
 
-#[actix::test]
-async fn a_blocking_attempt_that_waits_for_a_thread_when_its_queue_is_paused_is_given_back() {
+/// A queue with one thread for two blocking attempts of a named queue: one has it.
+async fn one_that_waits_for_a_thread() -> (World, Gated, Gated) {
     let one_thread = |settings: &mut Settings| settings.workers.blocking_threads = 1;
     let world = start(Clock::system(), one_thread).await;
-    let shared = world.shared();
     let submit = || world.queue.submit(gated_blocking::task().queue("mail"));
     let first = submit().await.unwrap();
     world.until("it runs", |world| world.gate.runs.load(Ordering::SeqCst) == 1).await;
     let second = submit().await.unwrap();
-    let handed = || shared.workers.iter().map(|worker| worker.blocking().len()).sum::<usize>();
-    world.until("both are with the pool", |_| handed() == 2).await;
-    assert!(world.queue.pause_queue("mail").await.unwrap());
-    // for both, so that the second could end, too
-    world.gate.open.add_permits(2);
+    world.until("the other one waits", |world| world.shared().pool.waiting() == 1).await;
+    (world, first, second)
+}
+
+#[actix::test]
+async fn a_blocking_attempt_that_waits_for_a_thread_when_its_queue_is_paused_is_given_back() {
+    let (world, first, second) = one_that_waits_for_a_thread().await;
+    let paused = timeout(Duration::from_secs(30), world.queue.pause_queue("mail")).await;
+    assert!(paused.expect("it waits for no thread").unwrap());
+    world.until("it is given back", |world| world.shared().shards[0].attempts().len() == 1).await;
+    assert_eq!(second.status().await.unwrap(), TaskStatus::NotStarted);
+    assert_eq!(first.status().await.unwrap(), TaskStatus::Running);
+    assert!(world.queue.resume_queue("mail").await.unwrap());
+    world.gate.open.add_permits(1);
+    for handle in [first, second] {
+        timeout(Duration::from_secs(30), handle.into_future()).await.unwrap().unwrap();
+    }
+    assert_eq!(world.gate.runs.load(Ordering::SeqCst), 2);
+}
+
+#[actix::test]
+async fn a_blocking_attempt_whose_queue_is_paused_is_given_back_when_it_gets_a_thread() {
+    let (world, first, second) = one_that_waits_for_a_thread().await;
+    let shared = world.shared();
+    // as if it came to the pool after the pause had looked there
+    assert!(shared.queues.set_paused(shared.queues.find("mail").unwrap(), true));
+    world.gate.open.add_permits(1);
     timeout(Duration::from_secs(30), first.into_future()).await.unwrap().unwrap();
     world.until("it is given back", |_| shared.shards[0].attempts().is_empty()).await;
     let record = second.record().await.unwrap();

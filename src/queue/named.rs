@@ -55,6 +55,8 @@ impl Queue {
         let store = |queue: &mut StoredQueue| queue.paused = true;
         self.change(name, "pause", store, |shared, queue| {
             let changed = shared.queues.set_paused(queue.index, true);
+            // each finds that its queue is paused, which no other change ends meanwhile
+            shared.pool.take(queue.index).for_each(|job| job());
             tracing::info!(queue = %queue.name, changed, "queue paused");
             changed
         })
