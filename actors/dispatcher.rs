@@ -21,7 +21,7 @@ use std::time::Duration;
 use actix::{Actor, Addr, AsyncContext, Handler, ResponseFuture};
 use tokio::sync::oneshot;
 
-pub(crate) use bulk::{KEYS_APART, too_many};
+pub(crate) use bulk::too_many;
 pub use context::DispatcherContext;
 use keys::Keys;
 use reply::{Reply, Submitted};

@@ -66,7 +66,7 @@ struct Came {
 }
 
 /// What the arguments of a task weigh, if they are large.
-fn kib(task: &NewTask) -> usize {
+pub(super) fn kib(task: &NewTask) -> usize {
     task.payload.as_ref().map_or(0, |bytes| admission::weight(bytes.len()))
 }
 

@@ -15,7 +15,7 @@ use super::outbox::{Once, Parcel};
 use super::subscriptions::SubscriptionId;
 use crate::admission::Permit;
 use crate::error::{Result, StoreError};
-use crate::record::{TaskId, TaskRecord, TaskStatus};
+use crate::record::{ShardId, TaskId, TaskRecord, TaskStatus};
 use crate::result::TaskResult;
 use crate::store::{CancelOutcome, ListFilter, ListPage, RedriveOutcome};
 pub use crate::submission::Submit;
@@ -42,6 +42,26 @@ impl SubmitAll {
     pub fn new(tasks: Vec<Submit>) -> Self {
         SubmitAll { tasks, permit: None }
     }
+}
+
+/// Queue -> Dispatcher: store these tasks, each with an ordering key in its key's shard. Reply: the
+/// parts that are on their way, or an error, and nothing is. The permit bounds it.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Vec<Part>>")]
+pub(crate) struct SubmitKeyed {
+    pub(crate) tasks: Vec<Submit>,
+    /// For all of them.
+    pub(crate) permit: Permit,
+}
+
+/// Those tasks of a [`SubmitKeyed`] that one transaction of one shard stores.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// Where they stand in the submission.
+    pub(crate) places: Vec<usize>,
+    pub(crate) shard: ShardId,
+    /// Their ids, once they are committed.
+    pub(crate) stored: oneshot::Receiver<Result<Vec<TaskId>>>,
 }
 
 /// Caller -> Dispatcher: send results to a mailbox from now on. Reply: the subscription's id, or

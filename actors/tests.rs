@@ -22,6 +22,7 @@ use crate::store::ShardStore;
 #[cfg(feature = "proof")]
 mod across_shards;
 mod blocking;
+mod bulks;
 mod clocks;
 mod drops;
 mod rest;

@@ -9,7 +9,8 @@ use crate::load::ShardLoad;
 /// Full means that `limits.pending_submissions`, `limits.pending_bytes` or `limits.ready_tasks` is
 /// reached. Each handle has its own; [`Queue::with_backpressure`](crate::Queue::with_backpressure)
 /// makes one with another. It is about room only: what was let in is waited for until it is
-/// committed, however long that takes, because nobody could say then that nothing was stored.
+/// committed, however long that takes, because nobody could say then that nothing was stored. A bulk
+/// is let in as a whole, also one with ordering keys that several shards will store.
 ///
 /// A bare [`Submit`](crate::actors::Submit) or [`SubmitAll`](crate::actors::SubmitAll), sent to the
 /// Dispatcher's address, has no handle: it is always refused at once.

@@ -12,7 +12,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Everything that can go wrong for a caller of the queue.
 ///
 /// Messages name what could not be done, and to what; payload bytes appear in none.
-/// [`Error::is_retryable`] tells whether the same call can succeed later.
+/// [`Error::is_retryable`] tells whether the same call can succeed later. What a shard says is true of
+/// that shard: [`Queue::submit_all`](crate::Queue::submit_all) tells what may be stored in others.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -91,7 +92,7 @@ pub enum Error {
         shard: ShardId,
     },
 
-    /// There is no space left on the disk; nothing was stored.
+    /// There is no space left on the disk; nothing was stored in this shard.
     #[error("no space is left for shard {shard}")]
     DiskFull {
         /// The shard.

@@ -1,18 +1,20 @@
 //! Many tasks in one message.
 
-use actix::Handler;
+use std::collections::BTreeMap;
 
+use actix::Handler;
+use tokio::sync::oneshot;
+
+use super::Dispatcher;
 use super::context::DispatcherContext;
 use super::reply::{Reply, Submitted};
-use super::Dispatcher;
+use crate::actors::incoming::kib;
 use crate::actors::ledger::Waiter;
-use crate::actors::messages::{Submit, SubmitAll};
+use crate::actors::messages::{Part, Submit, SubmitAll, SubmitKeyed};
 use crate::error::{Error, Result};
 use crate::proof::Point;
-use crate::record::TaskId;
-
-/// What is wrong with a bulk submission whose keys are in several shards.
-pub(crate) const KEYS_APART: &str = "keys of several shards in one bulk";
+use crate::record::{ShardId, TaskId};
+use crate::submission::Accepted;
 
 /// A bulk submission has more than `limits.bulk` tasks.
 pub(crate) fn too_many(tasks: usize) -> Error {
@@ -20,6 +22,58 @@ pub(crate) fn too_many(tasks: usize) -> Error {
         option: "tasks",
         given: tasks.to_string(),
         allowed: "at most limits.bulk tasks at once",
+    }
+}
+
+/// Tasks that are stored together, and where they stand in their submission.
+#[derive(Default)]
+struct Group {
+    places: Vec<usize>,
+    tasks: Vec<Accepted>,
+}
+
+impl Dispatcher {
+    /// Checks the tasks of a bulk, in order.
+    fn accept_all(&self, tasks: Vec<Submit>) -> Result<Vec<Accepted>> {
+        tasks.into_iter().map(|task| self.accept(task)).collect()
+    }
+
+    /// The shard of a task's key, if it has one.
+    fn shard_of(&self, task: &Accepted) -> Option<ShardId> {
+        task.task.key.as_deref().map(|key| self.shared.shard_of_key(key))
+    }
+
+    /// The shard for tasks whose keys are in one.
+    fn route_all(&self, tasks: &[Accepted]) -> Result<usize> {
+        let mut ids = tasks.iter().filter_map(|of| of.task.id);
+        let wanted = ids.next();
+        let shard = wanted.map(TaskId::shard);
+        if let Some(other) = ids.find(|id| Some(id.shard()) != shard) {
+            return Err(Error::InvalidOption {
+                option: "with_id",
+                given: format!("{other} beside the id of another shard"),
+                allowed: "ids of one shard in one submission",
+            });
+        }
+        self.route(wanted, tasks.iter().find_map(|of| of.task.key.as_deref()))
+    }
+
+    /// The tasks of a bulk by the shards of their keys. Those without a key are by themselves, but if
+    /// all keys are in one shard: then they go along, so that it is all of the bulk or nothing.
+    fn by_shard(&self, tasks: Vec<Accepted>) -> impl Iterator<Item = Group> {
+        let mut shards: Vec<_> = tasks.iter().map(|task| self.shard_of(task)).collect();
+        let mut keyed = shards.iter().flatten();
+        let first = keyed.next().copied();
+        if keyed.all(|other| Some(*other) == first) {
+            shards.fill(first);
+        }
+        let mut groups: BTreeMap<_, Group> = BTreeMap::new();
+        for (place, (shard, task)) in shards.into_iter().zip(tasks).enumerate() {
+            let group = groups.entry(shard).or_default();
+            group.places.push(place);
+            group.tasks.push(task);
+        }
+        groups.into_values()
     }
 }
 
@@ -36,31 +90,19 @@ impl Handler<SubmitAll> for Dispatcher {
             if tasks > dispatcher.shared.settings.limits.bulk {
                 return Err(too_many(tasks));
             }
-            let mut ids = message.tasks.iter().filter_map(Submit::id);
-            let wanted = ids.next();
-            let shard = wanted.map(TaskId::shard);
-            if let Some(other) = ids.find(|id| Some(id.shard()) != shard) {
-                return Err(Error::InvalidOption {
-                    option: "with_id",
-                    given: format!("{other} beside the id of another shard"),
-                    allowed: "ids of one shard in one submission",
-                });
-            }
             let weight = || message.tasks.iter().map(Submit::weight).sum();
             let permit = dispatcher.permit(message.permit.take(), tasks, weight)?;
-            let accepted = message.tasks.into_iter().map(|submit| dispatcher.accept(submit));
-            let accepted = accepted.collect::<Result<Vec<_>>>()?;
-            let mut keys = accepted.iter().filter_map(|of| of.task.key.as_deref());
-            let key = keys.next();
-            let shard = key.map(|key| dispatcher.shared.shard_of_key(key));
-            if keys.any(|other| Some(dispatcher.shared.shard_of_key(other)) != shard) {
+            let accepted = dispatcher.accept_all(message.tasks)?;
+            let mut shards = accepted.iter().filter_map(|task| dispatcher.shard_of(task));
+            let shard = shards.next();
+            if shards.any(|other| Some(other) != shard) {
                 return Err(Error::InvalidOption {
                     option: "key",
-                    given: KEYS_APART.into(),
+                    given: "keys of several shards in one bulk".into(),
                     allowed: "keys of one shard, because a bulk is stored in one transaction",
                 });
             }
-            let index = dispatcher.route(wanted, key)?;
+            let index = dispatcher.route_all(&accepted)?;
             dispatcher.enqueue(index, accepted, permit, Waiter::All(None));
             Ok(index)
         });
@@ -71,5 +113,32 @@ impl Handler<SubmitAll> for Dispatcher {
             }
             Err(error) => self.refused(tasks, error),
         }
+    }
+}
+
+impl Handler<SubmitKeyed> for Dispatcher {
+    type Result = Result<Vec<Part>>;
+
+    /// Splits the bulk, because slots of keys move nowhere else: no caller can know where they are.
+    fn handle(&mut self, message: SubmitKeyed, context: &mut DispatcherContext) -> Self::Result {
+        let parts = self.guarded(|dispatcher| {
+            dispatcher.shared.points.pass(Point::DispatcherSubmitAll);
+            let SubmitKeyed { tasks, permit } = message;
+            let mut permit = dispatcher.permit(Some(permit), tasks.len(), || 0)?;
+            let groups = dispatcher.by_shard(dispatcher.accept_all(tasks)?);
+            let routed = groups.map(|group| Ok((dispatcher.route_all(&group.tasks)?, group)));
+            // each has its place before the first is on its way: until here it is all or nothing
+            let routed = routed.collect::<Result<Vec<_>>>()?;
+            let parts = routed.into_iter().map(|(index, Group { places, tasks })| {
+                let weight = tasks.iter().map(|of| kib(&of.task)).sum();
+                let permit = permit.split(tasks.len(), weight).expect("each task has a permit");
+                let (answer, stored) = oneshot::channel();
+                dispatcher.enqueue(index, tasks, permit, Waiter::All(Some(answer)));
+                Part { places, shard: dispatcher.shared.shards[index].id, stored }
+            });
+            Ok(parts.collect())
+        })?;
+        self.arm(context);
+        Ok(parts)
     }
 }

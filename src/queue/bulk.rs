@@ -1,13 +1,12 @@
 //! Storing many tasks at once.
 
-use std::collections::BTreeMap;
-
 use super::Queue;
-use crate::actors::dispatcher::{KEYS_APART, too_many};
-use crate::actors::messages::{Submit, SubmitAll};
+use crate::actors::dispatcher::too_many;
+use crate::actors::messages::{Part, Submit, SubmitAll, SubmitKeyed};
+use crate::admission::Permit;
 use crate::error::{Error, Result};
 use crate::queue::TaskHandle;
-use crate::record::{ShardId, TaskId};
+use crate::record::TaskId;
 use crate::submission::Submission;
 use crate::task::Task;
 
@@ -16,13 +15,22 @@ impl Queue {
     /// The handles come in the order of the submissions; of none, none. Waits and can be dropped
     /// as [`Queue::submit`].
     ///
-    /// Tasks with ordering keys are in the shards of their keys. If these are several, it is one
-    /// transaction for each, one after the other: after an error, some of them may be stored.
+    /// Tasks with ordering keys are in the shards of their keys. If these are several, it is a
+    /// transaction in each of them, and one more for the tasks without a key. Room is taken for
+    /// all of them, and each is checked, before any is stored. What can go wrong after that is a
+    /// shard's own: see below.
     ///
     /// # Errors
     ///
     /// As [`Queue::submit`]; the first thing wrong with any of them. [`Error::InvalidOption`] for
-    /// more than `limits.bulk`. [`Error::Unknown`] names the first task's id.
+    /// more than `limits.bulk`. [`Error::Unknown`] names the id of the first task of its
+    /// transaction.
+    ///
+    /// With keys of several shards, nothing is stored after a mistake, [`Error::Busy`],
+    /// [`Error::ShuttingDown`] or [`Error::Forked`]. After [`Error::DiskFull`],
+    /// [`Error::ShardUnavailable`], [`Error::Store`], [`Error::NotFound`] or [`Error::Unknown`],
+    /// which one shard gave, the tasks of the others may be stored: submitting all of them again
+    /// would store those twice. The error comes when all shards have answered.
     pub async fn submit_all<T: Task>(
         &self,
         submissions: impl IntoIterator<Item = Submission<T>>,
@@ -34,51 +42,42 @@ impl Queue {
         if tasks.len() > limit {
             return Err(too_many(tasks.len()));
         }
-        let mut shards = tasks.iter().filter_map(|task| self.shard_of(task));
-        let first = shards.next();
-        let ids = match shards.all(|shard| Some(shard) == first) {
-            true => self.send_all(tasks).await?,
-            false => self.send_parts(tasks).await?,
+        let ids = match tasks.is_empty() {
+            true => self.inner.dispatcher.send(SubmitAll::new(tasks)).await??,
+            false => {
+                let weight = tasks.iter().map(Submit::weight).sum();
+                let permit = self.enter(tasks.len(), weight).await?;
+                self.send_all(tasks, permit).await?
+            }
         };
         Ok(ids.into_iter().map(|id| self.handle(id)).collect())
     }
 
-    /// The shard of a task's key, if it has one.
-    fn shard_of(&self, task: &Submit) -> Option<ShardId> {
-        task.ordering_key().map(|key| self.inner.shared.shard_of_key(key))
+    /// Sends tasks that were let in.
+    async fn send_all(&self, tasks: Vec<Submit>, permit: Permit) -> Result<Vec<TaskId>> {
+        if tasks.iter().any(|task| task.ordering_key().is_some()) {
+            return self.send_keyed(SubmitKeyed { tasks, permit }).await;
+        }
+        self.inner.dispatcher.send(SubmitAll { tasks, permit: Some(permit) }).await?
     }
 
-    async fn send_all(&self, tasks: Vec<Submit>) -> Result<Vec<TaskId>> {
-        let mut message = SubmitAll::new(tasks);
-        if !message.tasks.is_empty() {
-            let weight = message.tasks.iter().map(Submit::weight).sum();
-            message.permit = Some(self.enter(message.tasks.len(), weight).await?);
-        }
-        self.inner.dispatcher.send(message).await?
-    }
-
-    /// Stores the tasks of each shard's keys, and those without a key, by themselves.
-    async fn send_parts(&self, tasks: Vec<Submit>) -> Result<Vec<TaskId>> {
-        let count = tasks.len();
-        let mut parts: BTreeMap<Option<ShardId>, (Vec<usize>, Vec<Submit>)> = BTreeMap::new();
-        for (place, task) in tasks.into_iter().enumerate() {
-            let (places, part) = parts.entry(self.shard_of(&task)).or_default();
-            places.push(place);
-            part.push(task);
-        }
-        let mut ids = vec![None; count];
-        for (places, part) in parts.into_values() {
-            let stored = self.send_all(part).await.map_err(|error| match error {
-                // a slot of keys has moved meanwhile
-                Error::InvalidOption { given, .. } if given == KEYS_APART => {
-                    self.inner.shared.busy(places.len())
+    /// Waits for the answers of all shards, so that nothing is on its way after an error.
+    async fn send_keyed(&self, message: SubmitKeyed) -> Result<Vec<TaskId>> {
+        let mut ids = vec![None; message.tasks.len()];
+        let mut refused = None;
+        for Part { places, shard, stored } in self.inner.dispatcher.send(message).await?? {
+            match stored.await.unwrap_or(Err(Error::ShardUnavailable { shard })) {
+                Ok(stored) => {
+                    for (place, id) in places.into_iter().zip(stored) {
+                        ids[place] = Some(id);
+                    }
                 }
-                error => error,
-            })?;
-            for (place, id) in places.into_iter().zip(stored) {
-                ids[place] = Some(id);
+                Err(error) => refused = refused.or(Some(error)),
             }
         }
-        Ok(ids.into_iter().flatten().collect())
+        match refused {
+            Some(error) => Err(error),
+            None => Ok(ids.into_iter().flatten().collect()),
+        }
     }
 }

@@ -10,8 +10,9 @@ use crate::task::Task;
 
 /// Submits what an iterator yields, a chunk at a time.
 ///
-/// Each call of [`next`](SubmitStream::next) takes the next chunk, stores it (all of it or none)
-/// and returns its handles. Nothing is read ahead, so memory is bounded by one chunk.
+/// Each call of [`next`](SubmitStream::next) takes the next chunk, stores it as
+/// [`Queue::submit_all`] does (all of it or none, but for ordering keys of several shards) and
+/// returns its handles. Nothing is read ahead, so memory is bounded by one chunk.
 pub struct SubmitStream<T: Task, I: Iterator<Item = Submission<T>>> {
     queue: Queue,
     submissions: I,
@@ -33,9 +34,9 @@ impl<T: Task, I: Iterator<Item = Submission<T>>> SubmitStream<T, I> {
 
     /// Submits the next chunk; `None` when there is nothing left.
     ///
-    /// An error concerns this chunk only: nothing of it was stored, and the next call goes on with
-    /// the one after. See [`Queue::submit_all`]. Dropping the future leaves it open whether the
-    /// chunk was stored.
+    /// An error concerns this chunk only, and the next call goes on with the one after. What is
+    /// stored of the chunk then is in [`Queue::submit_all`]: nothing, in most cases. Dropping the
+    /// future leaves it open whether the chunk was stored.
     pub async fn next(&mut self) -> Option<Result<Vec<TaskHandle<T>>>> {
         let chunk: Vec<_> = self.submissions.by_ref().take(self.chunk).collect();
         if chunk.is_empty() {

@@ -1,5 +1,7 @@
 //! What a full queue does to those who submit: wait, wait for a while, or be told at once.
 
+use std::collections::HashSet;
+
 use message_queue_sqlite::TaskHandle;
 use message_queue_sqlite::prelude::*;
 use tokio::task::JoinHandle;
@@ -146,6 +148,32 @@ async fn a_bulk_over_the_limit_of_ready_tasks_goes_when_nothing_waits() {
     for handle in in_time(rejecting.submit_all(bulk())).await.unwrap() {
         in_time(handle).await.unwrap();
     }
+    end(queue).await;
+}
+
+/// There is room for the tasks of each shard, and not for those of both: a part used to be stored.
+#[actix::test]
+async fn a_bulk_with_keys_of_several_shards_is_refused_whole() {
+    let world = World::new();
+    let mut settings = world.narrow();
+    settings.limits.ready_tasks = Some(40);
+    let queue = start(world.builder_with(settings).shards(2)).await;
+    let one = in_time(queue.submit(double::task(0).delay(HOUR))).await.unwrap();
+    let bulk = || {
+        let tasks = (0..50).map(|number| (number, double::task(number).delay(HOUR)));
+        tasks.map(|(number, task)| task.key(format!("key-{number}")))
+    };
+    let rejecting = queue.with_backpressure(Backpressure::Reject);
+    let patient = queue.with_backpressure(Backpressure::WaitFor(Duration::from_millis(1)));
+    for handle in [&rejecting, &patient] {
+        assert!(is_busy(in_time(handle.submit_all(bulk())).await));
+    }
+    assert_eq!(queue.refused(), 100);
+    assert_eq!(count(&queue, TaskStatus::NotStarted).await, 1, "nothing refused is stored");
+    in_time(one.cancel()).await.unwrap();
+    let handles = in_time(rejecting.submit_all(bulk())).await.unwrap();
+    let shards: HashSet<_> = handles.iter().map(|handle| handle.id().shard()).collect();
+    assert_eq!((handles.len(), shards.len()), (50, 2));
     end(queue).await;
 }
 

@@ -235,3 +235,22 @@ async fn a_bulk_with_keys_of_several_shards_is_stored_shard_by_shard() {
     }
     end(queue).await;
 }
+
+#[actix::test]
+async fn one_bad_item_refuses_a_bulk_with_keys_of_several_shards_whole() {
+    let world = World::new();
+    let queue = own(&world).await;
+    // some of them are in the one shard, some in the other
+    for bad in 0..10 {
+        let many = (0..10).map(|number| {
+            let task = double::task(number).key(format!("key-{number}"));
+            if number == bad { task.max_attempts(0) } else { task }
+        });
+        let refused = in_time(queue.submit_all(many)).await;
+        let mistake = matches!(refused, Err(Error::InvalidOption { option: "max_attempts", .. }));
+        assert!(mistake, "{refused:?}");
+    }
+    let counts = in_time(queue.counts()).await.unwrap();
+    assert_eq!(counts.values().sum::<u64>(), 0);
+    end(queue).await;
+}
