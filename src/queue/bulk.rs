@@ -42,23 +42,29 @@ impl Queue {
         if tasks.len() > limit {
             return Err(too_many(tasks.len()));
         }
-        let ids = match tasks.is_empty() {
-            true => self.inner.dispatcher.send(SubmitAll::new(tasks)).await??,
-            false => {
-                let weight = tasks.iter().map(Submit::weight).sum();
-                let permit = self.enter(tasks.len(), weight).await?;
-                self.send_all(tasks, permit).await?
-            }
-        };
-        Ok(ids.into_iter().map(|id| self.handle(id)).collect())
+        if tasks.is_empty() {
+            self.inner.dispatcher.send(SubmitAll::new(tasks)).await??;
+            return Ok(Vec::new());
+        }
+        let weight = tasks.iter().map(Submit::weight).sum();
+        let permit = self.enter(tasks.len(), weight).await?;
+        self.send_all(tasks, permit).await
     }
 
     /// Sends tasks that were let in.
-    async fn send_all(&self, tasks: Vec<Submit>, permit: Permit) -> Result<Vec<TaskId>> {
-        if tasks.iter().any(|task| task.ordering_key().is_some()) {
-            return self.send_keyed(SubmitKeyed { tasks, permit }).await;
-        }
-        self.inner.dispatcher.send(SubmitAll { tasks, permit: Some(permit) }).await?
+    pub(super) async fn send_all<T: Task>(
+        &self,
+        tasks: Vec<Submit>,
+        permit: Permit,
+    ) -> Result<Vec<TaskHandle<T>>> {
+        let ids = match tasks.iter().any(|task| task.ordering_key().is_some()) {
+            true => self.send_keyed(SubmitKeyed { tasks, permit }).await?,
+            false => {
+                let message = SubmitAll { tasks, permit: Some(permit) };
+                self.inner.dispatcher.send(message).await??
+            }
+        };
+        Ok(ids.into_iter().map(|id| self.handle(id)).collect())
     }
 
     /// Waits for the answers of all shards, so that nothing is on its way after an error.

@@ -1,9 +1,11 @@
 //! Submitting any number of tasks in bounded memory.
 
 use std::fmt;
+use std::mem;
 
 use super::Queue;
-use crate::error::Result;
+use crate::actors::messages::Submit;
+use crate::error::{Error, Result};
 use crate::queue::TaskHandle;
 use crate::submission::Submission;
 use crate::task::Task;
@@ -17,11 +19,13 @@ pub struct SubmitStream<T: Task, I: Iterator<Item = Submission<T>>> {
     queue: Queue,
     submissions: I,
     chunk: usize,
+    /// A chunk that isn't let in yet.
+    waiting: Vec<Submit>,
 }
 
 impl<T: Task, I: Iterator<Item = Submission<T>>> SubmitStream<T, I> {
     pub(super) fn new(queue: Queue, submissions: I, chunk: usize) -> Self {
-        SubmitStream { queue, submissions, chunk }
+        SubmitStream { queue, submissions, chunk, waiting: Vec::new() }
     }
 
     /// How many tasks a chunk has, from 1 to `limits.bulk`; 1,000 if not set. Values beyond are
@@ -34,15 +38,29 @@ impl<T: Task, I: Iterator<Item = Submission<T>>> SubmitStream<T, I> {
 
     /// Submits the next chunk; `None` when there is nothing left.
     ///
-    /// An error concerns this chunk only, and the next call goes on with the one after. What is
-    /// stored of the chunk then is in [`Queue::submit_all`]: nothing, in most cases. Dropping the
-    /// future leaves it open whether the chunk was stored.
+    /// After [`Error::Busy`] nothing of the chunk is stored, and the next call offers it again:
+    /// wait as long as the error says before that. Any other error concerns this chunk only, and
+    /// the next call goes on with the one after. What is stored of the chunk then is in
+    /// [`Queue::submit_all`]: nothing, in most cases.
+    ///
+    /// Dropping the future while it waits for room stores nothing, and the next call offers the
+    /// same chunk. After that it leaves it open whether the chunk was stored.
     pub async fn next(&mut self) -> Option<Result<Vec<TaskHandle<T>>>> {
-        let chunk: Vec<_> = self.submissions.by_ref().take(self.chunk).collect();
-        if chunk.is_empty() {
-            return None;
+        if self.waiting.is_empty() {
+            let next = self.submissions.by_ref().take(self.chunk);
+            self.waiting.extend(next.map(|submission| submission.submit));
         }
-        Some(self.queue.submit_all(chunk).await)
+        if self.waiting.is_empty() { None } else { Some(self.submit().await) }
+    }
+
+    async fn submit(&mut self) -> Result<Vec<TaskHandle<T>>> {
+        let weight = self.waiting.iter().map(Submit::weight).sum();
+        let entered = match self.queue.enter(self.waiting.len(), weight).await {
+            Err(busy @ Error::Busy { .. }) => return Err(busy),
+            entered => entered,
+        };
+        let tasks = mem::take(&mut self.waiting);
+        self.queue.send_all(tasks, entered?).await
     }
 }
 

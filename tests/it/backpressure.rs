@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use message_queue_sqlite::TaskHandle;
 use message_queue_sqlite::prelude::*;
+use message_queue_sqlite::{Submission, SubmitStream, TaskHandle};
 use tokio::task::JoinHandle;
 
 use crate::tasks::{double, gated, heard, log};
@@ -147,6 +147,44 @@ async fn a_bulk_over_the_limit_of_ready_tasks_goes_when_nothing_waits() {
     in_time(one.cancel()).await.unwrap();
     for handle in in_time(rejecting.submit_all(bulk())).await.unwrap() {
         in_time(handle).await.unwrap();
+    }
+    end(queue).await;
+}
+
+/// What the rest of a stream gives, by chunk.
+async fn outputs<I>(mut stream: SubmitStream<double::Task, I>) -> Vec<Vec<u64>>
+where
+    I: Iterator<Item = Submission<double::Task>>,
+{
+    let mut outputs = Vec::new();
+    while let Some(chunk) = in_time(stream.next()).await {
+        let mut of_chunk = Vec::new();
+        for handle in chunk.unwrap() {
+            of_chunk.push(in_time(handle).await.unwrap());
+        }
+        outputs.push(of_chunk);
+    }
+    outputs
+}
+
+#[actix::test]
+async fn a_stream_keeps_the_chunk_that_there_was_no_room_for() {
+    let world = World::new();
+    let queue = start_with_room_for(&world, 10).await;
+    let later = (0..9).map(|number| double::task(number).delay(HOUR));
+    let later = in_time(queue.submit_all(later)).await.unwrap();
+    let tasks = || (0..5).map(double::task);
+    let mut refused = queue.with_backpressure(Backpressure::Reject).submit_stream(tasks()).chunk(2);
+    assert!(is_busy(in_time(refused.next()).await.unwrap()));
+    assert!(is_busy(in_time(refused.next()).await.unwrap()));
+    let mut dropped = queue.submit_stream(tasks()).chunk(2);
+    let waiting = tokio::time::timeout(Duration::from_millis(1), dropped.next());
+    waiting.await.expect_err("there is no room");
+    for handle in later {
+        in_time(handle.cancel()).await.unwrap();
+    }
+    for stream in [refused, dropped] {
+        assert_eq!(outputs(stream).await, [vec![0, 2], vec![4, 6], vec![8]]);
     }
     end(queue).await;
 }
