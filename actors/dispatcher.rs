@@ -21,7 +21,7 @@ use std::time::Duration;
 use actix::{Actor, Addr, AsyncContext, Handler, ResponseFuture};
 use tokio::sync::oneshot;
 
-pub(crate) use bulk::too_many;
+pub(crate) use bulk::check_size;
 pub use context::DispatcherContext;
 use keys::Keys;
 use reply::{Reply, Submitted};
@@ -32,7 +32,7 @@ use super::ledger::{ShardLedger, ShardState, Waiter};
 use super::messages::{Answered, Insert, Submit, Subscribe, Unsubscribe, Wake};
 use super::subscriptions::SubscriptionId;
 use super::system::Shared;
-use crate::admission::Permit;
+use crate::admission::{Demand, Permit};
 use crate::cached::Counted;
 use crate::error::{Error, Result};
 use crate::keys::slot_of;
@@ -57,7 +57,8 @@ const FLUSH_AT: usize = 512;
 /// [`Error::ShuttingDown`]. A [`Submit`] that is sent to it directly, not through
 /// [`Queue::submit`](crate::Queue::submit), is refused with [`Error::Busy`] instead of waiting when
 /// the queue is full: when `limits.pending_submissions` tasks, or `limits.pending_bytes`, wait for
-/// their commit, or `limits.ready_tasks` for their start.
+/// their commit, or `limits.ready_tasks` for their start, or the arguments of
+/// `limits.cached_arguments` stay in memory and its own would, too.
 ///
 /// It is refused where it is sent, too, while 4,096 tasks or 4 MiB of arguments that were sent so
 /// stand in front of the Dispatchers of this process: actix bounds no mailbox, and this is the time
@@ -104,27 +105,26 @@ impl Dispatcher {
     }
 
     /// The permit of submissions: what they came with, or one that is free.
-    fn permit(
-        &self,
-        held: Option<Permit>,
-        tasks: usize,
-        weight: impl FnOnce() -> usize,
-    ) -> Result<Permit> {
+    fn permit(&self, held: Option<Permit>, demand: impl FnOnce() -> Demand) -> Result<Permit> {
         if !self.shared.is_accepting() {
             return Err(Error::ShuttingDown);
         }
-        let free = || self.shared.admission.try_enter(tasks, weight());
-        held.or_else(free).ok_or_else(|| self.shared.busy(tasks))
+        if let Some(held) = held {
+            return Ok(held);
+        }
+        let demand = demand();
+        check_size(&self.shared.settings.limits, demand)?;
+        let free = self.shared.admission.try_enter(demand);
+        free.ok_or_else(|| self.shared.busy(demand))
     }
 
     /// Checks a submission that has its permit.
-    fn accept(&self, submit: Submit) -> Result<Accepted> {
+    fn accept(&self, submit: Submit, permit: &mut Permit) -> Result<Accepted> {
         let limits = SubmitLimits { payload_bytes: self.shared.settings.limits.payload };
         let queues = self.shared.queues_of();
         let mut accepted = submit.check(&self.shared.registry, &queues, limits)?;
         if let Some(input) = accepted.cached.take() {
-            let room = self.shared.cached_room.clone().try_acquire_owned();
-            let room = room.map_err(|_| self.shared.busy(1))?;
+            let room = permit.take_cached().expect("a permit has room for what stays in memory");
             accepted.cached = Some(Arc::new(Counted::new(input, room)));
         }
         Ok(accepted)
@@ -205,7 +205,7 @@ impl Dispatcher {
 
     /// Refuses tasks for which there is no room, and says so if nobody waits for the answer.
     fn refuse_as_busy(&self, tasks: usize, waiter: Waiter, context: &mut DispatcherContext) {
-        let error = self.shared.busy(tasks);
+        let error = self.shared.busy(Demand { tasks, ..Demand::default() });
         match waiter {
             Waiter::One(Some(waiter)) => drop(waiter.send(Err(error))),
             Waiter::All(Some(waiter)) => drop(waiter.send(Err(error))),
@@ -294,10 +294,10 @@ impl Handler<Submit> for Dispatcher {
             dispatcher.shared.points.pass(Point::DispatcherSubmit);
             // first of all: what is refused is to cost little
             let held = submit.permit.take();
-            let permit = dispatcher.permit(held, 1, || submit.weight())?;
+            let mut permit = dispatcher.permit(held, || submit.demand())?;
             let wanted = submit.id();
             dispatcher.rouse_for(wanted, submit.ordering_key());
-            let accepted = dispatcher.accept(submit)?;
+            let accepted = dispatcher.accept(submit, &mut permit)?;
             let index = dispatcher.route(wanted, accepted.task.key.as_deref())?;
             dispatcher.enqueue(index, [accepted], permit, Waiter::One(None));
             Ok(index)

@@ -7,10 +7,15 @@ use crate::load::ShardLoad;
 /// What submissions of a [`Queue`](crate::Queue) handle do while the queue is full.
 ///
 /// Full means that `limits.pending_submissions`, `limits.pending_bytes` or `limits.ready_tasks` is
-/// reached. Each handle has its own; [`Queue::with_backpressure`](crate::Queue::with_backpressure)
+/// reached; for tasks whose arguments stay in memory (`use_cache`), `limits.cached_arguments`, too.
+/// Each handle has its own; [`Queue::with_backpressure`](crate::Queue::with_backpressure)
 /// makes one with another. It is about room only: what was let in is waited for until it is
 /// committed, however long that takes, because nobody could say then that nothing was stored. A bulk
 /// is let in as a whole, also one with ordering keys that several shards will store.
+///
+/// Room for starts and for cached arguments comes when other tasks start or end. A task that waits for
+/// it keeps its own slot meanwhile: where tasks submit so many that they reach these limits, let them
+/// do it by a handle that doesn't wait for ever.
 ///
 /// A bare [`Submit`](crate::actors::Submit) or [`SubmitAll`](crate::actors::SubmitAll), sent to the
 /// Dispatcher's address, has no handle: it is always refused at once.
@@ -32,13 +37,20 @@ const SHORTEST_S: f64 = 1e-3;
 const LONGEST_S: f64 = 10.0;
 const UNMEASURED_S: f64 = 50e-3;
 
+/// How many tasks have to start, and how many with arguments in memory to end, before there is room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Needed {
+    pub(crate) starts: usize,
+    pub(crate) ends: usize,
+}
+
 /// When it is worth to try again, from 1 ms to 10 s: when half of what waits for its commit will
 /// have been stored, at the pace of the last commits or of the one that is under way, if that is
-/// slower; and when so many tasks will have started, if `starts` of them have to.
+/// slower; and when as many tasks as have to will have started and ended.
 pub(crate) fn retry_after(
     loads: impl Iterator<Item = ShardLoad>,
     slots: usize,
-    starts: usize,
+    needed: Needed,
 ) -> Duration {
     let (mut waiting, mut rows_per_s, mut service_s, mut shards) = (0.0, 0.0, 0.0, 0.0);
     for load in loads.filter(|load| load.commit_s > 0.0) {
@@ -51,12 +63,15 @@ pub(crate) fn retry_after(
         return Duration::from_secs_f64(UNMEASURED_S);
     }
     let stored = waiting / 2.0 / rows_per_s;
-    let started = match starts {
+    let passed = |tasks: usize| match tasks {
         0 => 0.0,
         _ if service_s == 0.0 => UNMEASURED_S,
-        _ => starts as f64 * service_s / shards / slots.max(1) as f64,
+        _ => tasks as f64 * service_s / shards / slots.max(1) as f64,
     };
-    Duration::from_secs_f64(stored.max(started).clamp(SHORTEST_S, LONGEST_S))
+    // they may be few that last, or wait for their time, beside many others that don't
+    let ended = if needed.ends > 0 { passed(needed.ends).max(UNMEASURED_S) } else { 0.0 };
+    let after_s = stored.max(passed(needed.starts)).max(ended);
+    Duration::from_secs_f64(after_s.clamp(SHORTEST_S, LONGEST_S))
 }
 
 #[cfg(test)]
@@ -79,7 +94,12 @@ mod tests {
     }
 
     fn after(loads: &[ShardLoad], starts: usize) -> f64 {
-        retry_after(loads.iter().copied(), 4, starts).as_secs_f64()
+        let needed = Needed { starts, ends: 0 };
+        retry_after(loads.iter().copied(), 4, needed).as_secs_f64()
+    }
+
+    fn after_ends(load: ShardLoad, ends: usize) -> f64 {
+        retry_after([load].into_iter(), 4, Needed { starts: 0, ends }).as_secs_f64()
     }
 
     #[test]
@@ -96,6 +116,14 @@ mod tests {
         let slow = ShardLoad { service_s: 2.0, ..load(0, 0.01) };
         assert_eq!(after(&[slow], 2), 1.0);
         assert_eq!(after(&[load(0, 0.01)], 2), UNMEASURED_S);
+    }
+
+    #[test]
+    fn a_caller_comes_back_when_tasks_have_ended_but_not_at_once() {
+        let lasting = |service_s| ShardLoad { service_s, ..load(0, 0.01) };
+        assert_eq!(after_ends(lasting(2.0), 4), 2.0);
+        assert_eq!(after_ends(lasting(1e-5), 4), UNMEASURED_S, "their own may last longer");
+        assert_eq!(after_ends(lasting(0.0), 4), UNMEASURED_S);
     }
 
     #[test]

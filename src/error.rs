@@ -70,14 +70,15 @@ pub enum Error {
     },
 
     /// Too many submissions wait for their commit (`limits.pending_submissions`,
-    /// `limits.pending_bytes`), or too many tasks for their start (`limits.ready_tasks`), where
-    /// [`Queue::submit`](crate::Queue::submit) waits by default; or too many tasks' arguments are
-    /// kept in memory (`limits.cached_arguments`). Nothing was stored.
+    /// `limits.pending_bytes`), or too many tasks for their start (`limits.ready_tasks`), or the
+    /// arguments of too many stay in memory (`limits.cached_arguments`), where
+    /// [`Queue::submit`](crate::Queue::submit) waits by default. Nothing was stored.
     #[error("the queue is busy; try again after {retry_after:?}")]
     Busy {
         /// When it is worth to try again, from 1 ms to 10 s: an estimate of when half of what waits
         /// will have been stored, or enough tasks have started, by what the last commits and attempts
-        /// took. There may be no room then.
+        /// took. If tasks with arguments in memory have to end, 50 ms at least. There may be no room
+        /// then.
         retry_after: Duration,
     },
 

@@ -28,12 +28,12 @@ pub use stream::SubmitStream;
 pub use subscription::SubscriptionGuard;
 
 use self::off_thread::off_thread;
-use crate::actors::dispatcher::Dispatcher;
+use crate::actors::dispatcher::{Dispatcher, check_size};
 use crate::actors::messages::{
     BackupTo, Cancel, CountTasks, GetTask, ListTasks, Redrive, Submit, Subscribe, TaskPage,
 };
 use crate::actors::system::{Running, Shared};
-use crate::admission::Permit;
+use crate::admission::{Demand, Permit};
 use crate::backpressure::Backpressure;
 use crate::error::{Error, Result, StoreError};
 use crate::proof::{self, Safeguard};
@@ -122,9 +122,10 @@ impl Queue {
     ///
     /// Waits while the queue is full: while too many submissions, or too many bytes, wait for their
     /// commit (`limits.pending_submissions`, `limits.pending_bytes`), or too many tasks for their
-    /// start (`limits.ready_tasks`). [`Queue::with_backpressure`] makes a handle that waits for a
-    /// limited time, or not at all. Dropping the future while it waits stores nothing; after that it leaves it
-    /// open whether the task was stored.
+    /// start (`limits.ready_tasks`); a task whose arguments stay in memory also while those of too
+    /// many others do (`limits.cached_arguments`). [`Queue::with_backpressure`] makes a handle that
+    /// waits for a limited time, or not at all. Dropping the future while it waits stores nothing;
+    /// after that it leaves it open whether the task was stored.
     ///
     /// # Errors
     ///
@@ -153,7 +154,7 @@ impl Queue {
     }
 
     async fn send(&self, mut submit: Submit) -> Result<TaskId> {
-        submit.permit = Some(self.enter(1, submit.weight()).await?);
+        submit.permit = Some(self.enter(submit.demand()).await?);
         self.inner.dispatcher.send(submit).await?
     }
 
@@ -173,22 +174,23 @@ impl Queue {
     }
 
     /// Leave to submit, as this handle's way to behave has it.
-    async fn enter(&self, tasks: usize, weight: usize) -> Result<Permit> {
+    async fn enter(&self, demand: Demand) -> Result<Permit> {
         self.ensure_same_process()?;
         let shared = &self.inner.shared;
+        check_size(&shared.settings.limits, demand)?;
         let entered = match self.backpressure {
-            Backpressure::Wait => shared.admission.enter(tasks, weight).await,
+            Backpressure::Wait => shared.admission.enter(demand).await,
             Backpressure::WaitFor(limit) => {
-                let entering = shared.admission.enter(tasks, weight);
+                let entering = shared.admission.enter(demand);
                 match tokio::time::timeout(limit, entering).await {
                     Ok(entered) => entered,
-                    Err(_) => return Err(shared.busy(tasks)),
+                    Err(_) => return Err(shared.busy(demand)),
                 }
             }
             Backpressure::Reject => {
-                let entered = shared.admission.try_enter(tasks, weight);
+                let entered = shared.admission.try_enter(demand);
                 return entered.ok_or_else(|| match shared.is_accepting() {
-                    true => shared.busy(tasks),
+                    true => shared.busy(demand),
                     false => Error::ShuttingDown,
                 });
             }

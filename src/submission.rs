@@ -11,7 +11,7 @@ use actix::Recipient;
 
 pub use typed::Submission;
 
-use crate::admission::{self, Permit};
+use crate::admission::{self, Demand, Permit};
 use crate::attempt::CachedInput;
 use crate::clock::Timestamp;
 use crate::codec::{Codec, CodecError};
@@ -285,9 +285,10 @@ impl Submit {
         self
     }
 
-    /// What its arguments weigh while they wait for their commit.
-    pub(crate) fn weight(&self) -> usize {
-        admission::weight(self.bytes())
+    /// What it takes of the queue's limits.
+    pub(crate) fn demand(&self) -> Demand {
+        let cached = usize::from(matches!(self.arguments, Arguments::Cached(_)));
+        Demand { tasks: 1, weight: admission::weight(self.bytes()), cached }
     }
 
     /// How many bytes its encoded arguments have.

@@ -50,6 +50,7 @@ async fn cached_arguments_over_the_limit_are_refused_until_others_are_freed() {
     let mut settings = settings(&dir);
     settings.limits.cached_arguments = 1;
     let queue = Queue::builder().settings(settings).register::<hold::Task>().start().await.unwrap();
+    let queue = queue.with_backpressure(Backpressure::Reject);
     let gate = Arc::new(Cached::new(tokio::sync::Semaphore::new(0)));
 
     let first = queue.submit(hold::task((*gate).clone())).await.unwrap();

@@ -11,18 +11,24 @@ use super::reply::{Reply, Submitted};
 use crate::actors::incoming::kib;
 use crate::actors::ledger::Waiter;
 use crate::actors::messages::{Part, Submit, SubmitAll, SubmitKeyed};
+use crate::admission::{Demand, Permit};
 use crate::error::{Error, Result};
 use crate::proof::Point;
 use crate::record::{ShardId, TaskId};
+use crate::settings::Limits;
 use crate::submission::Accepted;
 
-/// A bulk submission has more than `limits.bulk` tasks.
-pub(crate) fn too_many(tasks: usize) -> Error {
-    Error::InvalidOption {
-        option: "tasks",
-        given: tasks.to_string(),
-        allowed: "at most limits.bulk tasks at once",
+/// Whether there can ever be room for all of these at once.
+pub(crate) fn check_size(limits: &Limits, demand: Demand) -> Result<()> {
+    let too_many = |given, allowed| Err(Error::InvalidOption { option: "tasks", given, allowed });
+    if demand.tasks > limits.bulk {
+        return too_many(demand.tasks.to_string(), "at most limits.bulk tasks at once");
     }
+    if demand.cached > limits.cached_arguments {
+        let given = format!("{} with arguments that stay in memory", demand.cached);
+        return too_many(given, "at most limits.cached_arguments of them at once");
+    }
+    Ok(())
 }
 
 /// Tasks that are stored together, and where they stand in their submission.
@@ -34,8 +40,8 @@ struct Group {
 
 impl Dispatcher {
     /// Checks the tasks of a bulk, in order.
-    fn accept_all(&self, tasks: Vec<Submit>) -> Result<Vec<Accepted>> {
-        tasks.into_iter().map(|task| self.accept(task)).collect()
+    fn accept_all(&self, tasks: Vec<Submit>, permit: &mut Permit) -> Result<Vec<Accepted>> {
+        tasks.into_iter().map(|task| self.accept(task, permit)).collect()
     }
 
     /// The shard of a task's key, if it has one.
@@ -87,12 +93,9 @@ impl Handler<SubmitAll> for Dispatcher {
         }
         let accepted = self.guarded(|dispatcher| {
             dispatcher.shared.points.pass(Point::DispatcherSubmitAll);
-            if tasks > dispatcher.shared.settings.limits.bulk {
-                return Err(too_many(tasks));
-            }
-            let weight = || message.tasks.iter().map(Submit::weight).sum();
-            let permit = dispatcher.permit(message.permit.take(), tasks, weight)?;
-            let accepted = dispatcher.accept_all(message.tasks)?;
+            let demand = || message.tasks.iter().map(Submit::demand).sum();
+            let mut permit = dispatcher.permit(message.permit.take(), demand)?;
+            let accepted = dispatcher.accept_all(message.tasks, &mut permit)?;
             let mut shards = accepted.iter().filter_map(|task| dispatcher.shard_of(task));
             let shard = shards.next();
             if shards.any(|other| Some(other) != shard) {
@@ -124,8 +127,8 @@ impl Handler<SubmitKeyed> for Dispatcher {
         let parts = self.guarded(|dispatcher| {
             dispatcher.shared.points.pass(Point::DispatcherSubmitAll);
             let SubmitKeyed { tasks, permit } = message;
-            let mut permit = dispatcher.permit(Some(permit), tasks.len(), || 0)?;
-            let groups = dispatcher.by_shard(dispatcher.accept_all(tasks)?);
+            let mut permit = dispatcher.permit(Some(permit), Demand::default)?;
+            let groups = dispatcher.by_shard(dispatcher.accept_all(tasks, &mut permit)?);
             let routed = groups.map(|group| Ok((dispatcher.route_all(&group.tasks)?, group)));
             // each has its place before the first is on its way: until here it is all or nothing
             let routed = routed.collect::<Result<Vec<_>>>()?;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::actors::ledger::ShardState;
-use crate::admission::{Admission, AdmissionLimits};
+use crate::admission::{Admission, AdmissionLimits, Demand};
 use crate::codec::Codec;
 
 fn came(lens: &[usize]) -> VecDeque<Came> {
@@ -60,11 +60,12 @@ fn accepted(bytes: usize) -> Accepted {
 #[test]
 fn large_arguments_count_in_the_load_until_they_are_there_or_given_up() {
     let ledger = ShardLedger::new(ShardId(0), ShardState::Open, true);
-    let limits = AdmissionLimits { tasks: 100, bytes: 1 << 20, ready: None };
+    let limits = AdmissionLimits { tasks: 100, bytes: 1 << 20, ready: None, cached: 1 };
     let admission = Admission::new(limits);
     let kib = || ledger.gauges.incoming_kib.load(Ordering::SeqCst);
     let push = |incoming: &mut Incoming, bytes: usize| {
-        let permit = admission.try_enter(1, admission::weight(bytes)).unwrap();
+        let demand = Demand { tasks: 1, weight: admission::weight(bytes), cached: 0 };
+        let permit = admission.try_enter(demand).unwrap();
         incoming.push([accepted(bytes)], permit, Waiter::One(None));
     };
     let mut incoming = Incoming::new(ledger.clone());

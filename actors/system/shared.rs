@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::actors::blocking::BlockingPool;
@@ -16,9 +16,9 @@ use crate::actors::slots::Slots;
 use crate::actors::subscriptions::Subscriptions;
 use crate::actors::system::links::{CallbackLink, ClosuresLink};
 use crate::actors::system::start::Start;
-use crate::admission::{Admission, AdmissionLimits};
+use crate::admission::{Admission, AdmissionLimits, Demand};
 use crate::attempt::Attempt;
-use crate::backpressure;
+use crate::backpressure::{self, Needed};
 use crate::clock::Clock;
 use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::keys;
@@ -83,10 +83,8 @@ pub(crate) struct Shared {
     pub(crate) subscriptions: Subscriptions,
     pub(crate) points: Points,
     pub(crate) pool: BlockingPool,
-    /// Permits for submissions that wait for their commit.
+    /// Permits for submissions.
     pub(crate) admission: Admission,
-    /// Permits for tasks whose arguments are kept in memory.
-    pub(crate) cached_room: Arc<Semaphore>,
     phase: AtomicU8,
     /// Told whenever something was stored, for those who wait for silence.
     moved: Notify,
@@ -152,8 +150,8 @@ impl Shared {
                 tasks: settings.limits.pending_submissions,
                 bytes: settings.limits.pending_bytes,
                 ready: settings.limits.ready_tasks,
+                cached: settings.limits.cached_arguments,
             }),
-            cached_room: Arc::new(Semaphore::new(settings.limits.cached_arguments)),
             phase: AtomicU8::new(Phase::Starting as u8),
             moved: Notify::new(),
             registry,
@@ -236,13 +234,16 @@ impl Shared {
     }
 
     /// Counts submissions that there is no room for; the error for their caller.
-    pub(crate) fn busy(&self, tasks: usize) -> Error {
-        self.admission.count_refused(tasks);
+    pub(crate) fn busy(&self, demand: Demand) -> Error {
+        self.admission.count_refused(demand.tasks);
         let now = Instant::now();
         let open = self.shards.iter().filter(|ledger| ledger.state() == ShardState::Open);
         let loads = open.map(|ledger| ledger.gauges.load(now));
-        let starts = self.admission.starts_needed(tasks);
-        Error::Busy { retry_after: backpressure::retry_after(loads, self.slots.all(), starts) }
+        let needed = Needed {
+            starts: self.admission.starts_needed(demand.tasks),
+            ends: self.admission.ends_needed(demand.cached),
+        };
+        Error::Busy { retry_after: backpressure::retry_after(loads, self.slots.all(), needed) }
     }
 
     /// How many submissions were refused since the start, whatever for.

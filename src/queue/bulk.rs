@@ -1,7 +1,6 @@
 //! Storing many tasks at once.
 
 use super::Queue;
-use crate::actors::dispatcher::too_many;
 use crate::actors::messages::{Part, Submit, SubmitAll, SubmitKeyed};
 use crate::admission::Permit;
 use crate::error::{Error, Result};
@@ -23,7 +22,8 @@ impl Queue {
     /// # Errors
     ///
     /// As [`Queue::submit`]; the first thing wrong with any of them. [`Error::InvalidOption`] for
-    /// more than `limits.bulk`. [`Error::Unknown`] names the id of the first task of its
+    /// more than `limits.bulk`, or more than `limits.cached_arguments` whose arguments stay in
+    /// memory. [`Error::Unknown`] names the id of the first task of its
     /// transaction.
     ///
     /// With keys of several shards, nothing is stored after a mistake, [`Error::Busy`],
@@ -38,16 +38,12 @@ impl Queue {
         self.ensure_same_process()?;
         let tasks: Vec<Submit> =
             submissions.into_iter().map(|submission| submission.submit).collect();
-        let limit = self.inner.shared.settings.limits.bulk;
-        if tasks.len() > limit {
-            return Err(too_many(tasks.len()));
-        }
         if tasks.is_empty() {
             self.inner.dispatcher.send(SubmitAll::new(tasks)).await??;
             return Ok(Vec::new());
         }
-        let weight = tasks.iter().map(Submit::weight).sum();
-        let permit = self.enter(tasks.len(), weight).await?;
+        let demand = tasks.iter().map(Submit::demand).sum();
+        let permit = self.enter(demand).await?;
         self.send_all(tasks, permit).await
     }
 

@@ -54,8 +54,8 @@ impl<T: Task, I: Iterator<Item = Submission<T>>> SubmitStream<T, I> {
     }
 
     async fn submit(&mut self) -> Result<Vec<TaskHandle<T>>> {
-        let weight = self.waiting.iter().map(Submit::weight).sum();
-        let entered = match self.queue.enter(self.waiting.len(), weight).await {
+        let demand = self.waiting.iter().map(Submit::demand).sum();
+        let entered = match self.queue.enter(demand).await {
             Err(busy @ Error::Busy { .. }) => return Err(busy),
             entered => entered,
         };

@@ -144,8 +144,8 @@ pub struct Limits {
     pub ready_tasks: Option<usize>,
     /// How many ready tasks each shard keeps in memory: 1 to 1,048,576.
     pub window: usize,
-    /// How many tasks' cached arguments are kept, 1 to 1,000,000,000. Further ones are refused as
-    /// [`Busy`](crate::Error::Busy).
+    /// How many tasks' cached arguments are kept, 1 to 1,000,000,000. Further submissions wait or
+    /// are refused, as their handle's [`Backpressure`](crate::Backpressure) says.
     pub cached_arguments: usize,
     /// The most writes in one transaction: 1 to 65,536.
     pub batch: usize,

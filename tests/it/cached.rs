@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use message_queue_sqlite::TaskHandle;
 use message_queue_sqlite::prelude::*;
 
 use crate::tasks::{double, gated, heard};
 use crate::world::{Received, World, end, in_time, start, until_record, until_status};
+
+const HOUR: Duration = Duration::from_secs(3_600);
 
 mod own {
     use super::*;
@@ -180,32 +183,50 @@ async fn a_refused_submission_keeps_no_arguments() {
     end(queue).await;
 }
 
-#[actix::test]
-async fn the_cache_is_bounded() {
-    let world = World::new();
+/// A queue that keeps the arguments of three tasks, and as many tasks that wait for their time.
+async fn full(world: &World) -> (Queue, Arc<AtomicUsize>, Vec<TaskHandle<own::shares::Task>>) {
     let mut settings = world.settings();
     settings.limits.cached_arguments = 3;
     let queue = start(world.builder_with(settings).discover(own::PATH)).await;
     let alive = Arc::new(AtomicUsize::new(0));
-    let hour = Duration::from_secs(3_600);
-    let mut kept = Vec::new();
-    for _ in 0..3 {
-        let task = own::shares::task(own::Counted::new(&alive), 0).delay(hour);
-        kept.push(in_time(queue.submit(task)).await.unwrap());
-    }
-    let one_more = own::shares::task(own::Counted::new(&alive), 0).delay(hour);
-    let refused = in_time(queue.submit(one_more)).await;
-    assert!(refused.is_err(), "{refused:?}");
-    assert_eq!(alive.load(Ordering::SeqCst), 3);
-    // tasks with stored arguments are no concern of it
+    let later = || own::shares::task(own::Counted::new(&alive), 0).delay(HOUR);
+    let kept = in_time(queue.submit_all((0..3).map(|_| later()))).await.unwrap();
+    (queue, alive, kept)
+}
+
+/// Refused as busy, and not to come back before a task may have ended.
+fn is_busy_for_long<T>(answer: &Result<T, Error>) -> bool {
+    matches!(answer, Err(Error::Busy { retry_after })
+        if (Duration::from_millis(50)..=Duration::from_secs(10)).contains(retry_after))
+}
+
+#[actix::test]
+async fn the_cache_is_bounded() {
+    let world = World::new();
+    let (queue, alive, kept) = full(&world).await;
+    // by what is measured of others there would be room in a moment
     in_time(in_time(queue.submit(double::task(1))).await.unwrap()).await.unwrap();
+    let one_more = || own::shares::task(own::Counted::new(&alive), 0);
+    let rejecting = queue.with_backpressure(Backpressure::Reject);
+    let patient = queue.with_backpressure(Backpressure::WaitFor(Duration::from_millis(1)));
+    for handle in [&rejecting, &patient] {
+        let refused = in_time(handle.submit(one_more())).await;
+        assert!(is_busy_for_long(&refused), "{refused:?}");
+        let bulk = [one_more(), one_more()];
+        let refused = in_time(handle.submit_all(bulk)).await;
+        assert!(is_busy_for_long(&refused), "{refused:?}");
+    }
+    let bare = in_time(queue.dispatcher().send(Submit::new(one_more()))).await.unwrap();
+    assert!(is_busy_for_long(&bare), "{bare:?}");
+    assert_eq!((alive.load(Ordering::SeqCst), queue.refused()), (3, 7));
+    // tasks with stored arguments are no concern of it
+    in_time(in_time(rejecting.submit(double::task(1))).await.unwrap()).await.unwrap();
     // room again
     in_time(kept[0].cancel()).await.unwrap();
     let mut mailbox = Received::new();
     in_time(async {
         loop {
-            let next = own::shares::task(own::Counted::new(&alive), 0);
-            match queue.submit(next.reply_to(mailbox.recipient())).await {
+            match rejecting.submit(one_more().reply_to(mailbox.recipient())).await {
                 // the value is dropped where user code may run, so a moment later
                 Err(Error::Busy { .. }) => tokio::task::yield_now().await,
                 accepted => break accepted.unwrap(),
@@ -214,5 +235,79 @@ async fn the_cache_is_bounded() {
     })
     .await;
     assert!(mailbox.next().await.is_finished());
+    end(queue).await;
+}
+
+#[actix::test]
+async fn a_handle_that_waits_waits_for_room_in_the_cache() {
+    let world = World::new();
+    let (queue, alive, kept) = full(&world).await;
+    let mut waiting = Vec::new();
+    for _ in 0..2 {
+        let (queue, task) = (queue.clone(), own::shares::task(own::Counted::new(&alive), 0));
+        waiting.push(actix::spawn(async move { queue.submit(task).await }));
+    }
+    tokio::task::yield_now().await;
+    // they hold up no others
+    in_time(in_time(queue.submit(double::task(1))).await.unwrap()).await.unwrap();
+    assert!(waiting.iter().all(|submitting| !submitting.is_finished()));
+    // one after the other has the room of one
+    in_time(kept[0].cancel()).await.unwrap();
+    for submitting in waiting {
+        in_time(in_time(submitting).await.unwrap().unwrap()).await.unwrap();
+    }
+    assert_eq!(queue.refused(), 0);
+    // a shutdown waits for nobody who waits so
+    let refill = own::shares::task(own::Counted::new(&alive), 0).delay(HOUR);
+    in_time(queue.submit(refill)).await.unwrap();
+    let (last, task) = (queue.clone(), own::shares::task(own::Counted::new(&alive), 0));
+    let last = actix::spawn(async move { last.submit(task).await });
+    tokio::task::yield_now().await;
+    end(queue).await;
+    let refused = in_time(last).await.unwrap();
+    assert!(matches!(refused, Err(Error::ShuttingDown)), "{refused:?}");
+}
+
+/// Nobody would ever have the room. Each task of it took what there was, and the rest was refused as busy.
+#[actix::test]
+async fn a_bulk_that_the_cache_can_never_hold_is_a_mistake() {
+    let world = World::new();
+    let (queue, alive, _) = full(&world).await;
+    let bulk = || (0..4).map(|_| own::shares::task(own::Counted::new(&alive), 0));
+    let bare = SubmitAll::new(bulk().map(Submit::new).collect());
+    let bare = in_time(queue.dispatcher().send(bare)).await.unwrap().map(drop);
+    let typed = in_time(queue.submit_all(bulk())).await.map(drop);
+    let stream = in_time(queue.submit_stream(bulk()).next()).await.unwrap().map(drop);
+    for refused in [bare, typed, stream] {
+        let mistake = matches!(refused, Err(Error::InvalidOption { option: "tasks", .. }));
+        assert!(mistake, "{refused:?}");
+    }
+    assert_eq!((alive.load(Ordering::SeqCst), queue.refused()), (3, 0));
+    end(queue).await;
+}
+
+#[actix::test]
+async fn a_stream_keeps_the_chunk_that_the_cache_had_no_room_for() {
+    let world = World::new();
+    let (queue, alive, kept) = full(&world).await;
+    let tasks = (0..2).map(|_| own::shares::task(own::Counted::new(&alive), 0));
+    let mut stream = queue.with_backpressure(Backpressure::Reject).submit_stream(tasks).chunk(2);
+    let refused = in_time(stream.next()).await.unwrap();
+    assert!(is_busy_for_long(&refused), "{refused:?}");
+    for handle in kept {
+        in_time(handle.cancel()).await.unwrap();
+    }
+    let stored = in_time(async {
+        loop {
+            match stream.next().await.unwrap() {
+                Err(Error::Busy { .. }) => tokio::task::yield_now().await,
+                stored => break stored.unwrap(),
+            }
+        }
+    });
+    for handle in stored.await {
+        in_time(handle).await.unwrap();
+    }
+    assert!(in_time(stream.next()).await.is_none());
     end(queue).await;
 }
