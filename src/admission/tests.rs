@@ -79,9 +79,12 @@ async fn who_waits_for_room_in_memory_holds_up_no_other() {
     let entered = first.try_now().await.unwrap().unwrap();
     assert!(second.try_now().await.is_none(), "it stands behind the first");
     drop(entered);
-    assert!(second.try_now().await.unwrap().is_ok());
+    let entered = second.try_now().await.unwrap().unwrap();
+    let mut last = caller(admission.clone(), in_memory(2));
+    assert!(last.try_now().await.is_none());
     admission.close();
-    assert!(caller(admission, in_memory(1)).try_now().await.unwrap().is_err());
+    assert!(last.try_now().await.unwrap().is_err(), "nobody is let in any more");
+    drop(entered);
 }
 
 #[tokio::test]
