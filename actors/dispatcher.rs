@@ -161,6 +161,11 @@ impl Dispatcher {
         self.outgoing.borrow().incoming.iter().flat_map(Incoming::slots).collect()
     }
 
+    /// Whether shards were being asked for their slots; from now on they are, or aren't.
+    pub(super) fn is_asking_for_slots(&self, asking: bool) -> bool {
+        self.keys.set_asking(asking)
+    }
+
     /// Each shard has its part of the slots of ordering keys, or not.
     pub(super) fn slots_are_even(&self, even: bool) {
         self.keys.set_even(even);

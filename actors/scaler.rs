@@ -4,6 +4,8 @@
 //! retirement is to wait for, it sleeps without a timer until the Dispatcher sends something on: an
 //! idle queue does nothing. Opening a file is done by the thread of the shard to be.
 
+mod lost;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use actix_rt::Arbiter;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+
+use lost::Lost;
 
 use super::ledger::{ShardLedger, ShardState, Sums};
 use super::messages::MoveSlots;
@@ -123,6 +127,7 @@ pub(super) struct Scaler {
     controller: Controller,
     /// The thread of a shard that couldn't be opened.
     spare: Option<Thread>,
+    lost: Lost,
 }
 
 /// The sums of the shards that take tasks, at one moment.
@@ -140,7 +145,7 @@ impl Scaler {
         let follows = range.start() < range.end();
         let controller = Controller::new(range, settings.target_wait, settings.retire_after);
         let (shared, threads) = (shared.clone(), threads.clone());
-        let scaler = Scaler { shared, threads, controller, spare: None };
+        let scaler = Scaler { shared, threads, controller, spare: None, lost: Lost::default() };
         let task = actix_rt::spawn(async move {
             if follows {
                 scaler.run(stopped).await;
@@ -165,9 +170,11 @@ impl Scaler {
                     () = shared.traffic.next(), if length > TICK => {}
                 }
                 shared.traffic.ignore();
-                if self.lacks_shards() {
-                    pause = Some(self.stand_in().await);
+                if self.replace_lost().await {
                     last = self.read();
+                }
+                if let Some(wait) = self.waits_for_shards() {
+                    pause = Some(wait);
                     continue;
                 }
                 let now = self.read();
@@ -241,6 +248,10 @@ impl Scaler {
     }
 
     fn retire(&self, shard: usize) {
+        // the others may have been lost since
+        if self.shared.active() == 1 {
+            return;
+        }
         self.shared.set_active(&self.shared.shards[shard], false);
         self.shared.dispatcher.send(MoveSlots);
     }
@@ -257,33 +268,6 @@ impl Scaler {
             busy = after.busy,
             "{what}"
         );
-    }
-
-    /// Whether all shards that take tasks are out of service, and others may be had.
-    fn lacks_shards(&self) -> bool {
-        let out = |ledger: &Arc<ShardLedger>| ledger.state() == ShardState::Quarantined;
-        self.shared.active() < self.shared.shards.len() && self.active().all(out)
-    }
-
-    /// Has another shard take tasks in the place of those that are out of service. They take none any
-    /// more, and may be taken back when they are well. Returns when to look again.
-    async fn stand_in(&mut self) -> Duration {
-        let out: Vec<_> = self.active().cloned().collect();
-        match self.find_one_more().await {
-            Ok((ledger, how)) => {
-                self.shared.set_active(&ledger, true);
-                out.iter().for_each(|ledger| self.shared.set_active(ledger, false));
-                self.shared.dispatcher.send(MoveSlots);
-                let (shard, out) = (ledger.id, out.len());
-                tracing::warn!(%shard, out, how, "a shard takes tasks for those out of service");
-                TICK
-            }
-            Err(error) => {
-                let pause = self.controller.could_not_grow();
-                tracing::warn!(error, ?pause, "no shard can stand in; that is tried again");
-                pause
-            }
-        }
     }
 
     async fn grow(&mut self) {

@@ -6,7 +6,7 @@ use actix::{ActorFutureExt, AsyncContext, Handler, WrapFuture};
 use tokio::sync::oneshot;
 
 use super::dispatcher::{Dispatcher, DispatcherContext};
-use super::ledger::ShardLedger;
+use super::ledger::{ShardLedger, ShardState};
 use super::messages::{MoveSlots, SlotsInUse};
 use super::system::Shared;
 use crate::error::{Error, Result, StartError, StoreError, StoreErrorKind};
@@ -64,10 +64,14 @@ pub(super) async fn place_at_start(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-/// The numbers of the shards that take new tasks.
+/// The numbers of the shards that take new tasks, without those that are out of service, if there are
+/// others.
 fn active(shared: &Shared) -> Vec<u16> {
-    let active = shared.shards.iter().filter(|ledger| ledger.is_active());
-    active.map(|ledger| ledger.id.0).collect()
+    let active = || shared.shards.iter().filter(|ledger| ledger.is_active());
+    let numbers = |of: &ShardLedger| of.id.0;
+    let well = active().filter(|ledger| ledger.state() != ShardState::Quarantined);
+    let well: Vec<u16> = well.map(|ledger| numbers(ledger)).collect();
+    if well.is_empty() { active().map(|ledger| numbers(ledger)).collect() } else { well }
 }
 
 fn cannot_start(error: Error) -> Error {
@@ -95,6 +99,10 @@ impl Dispatcher {
     ///
     /// What stays where it shouldn't be is looked at again when tasks with keys come.
     pub(super) fn move_slots(&mut self, context: &mut DispatcherContext) {
+        // a disk that hangs answers late: what is placed then goes by the shards of that time
+        if self.is_asking_for_slots(true) {
+            return;
+        }
         let before = (self.slots_sent(), self.redrives_sent());
         let ledgers: Vec<_> = self.shared.present().cloned().collect();
         let asking = async move { ask(&ledgers).await }.into_actor(self);
@@ -108,6 +116,7 @@ impl Dispatcher {
                 Ok(dispatcher.place_slots(&answers, &before.0))
             });
             dispatcher.slots_are_even(moved.unwrap_or(false));
+            dispatcher.is_asking_for_slots(false);
         });
         context.spawn(moving);
     }

@@ -221,6 +221,18 @@ impl Controller {
         Advice { decision, again: self.again(&figures) }
     }
 
+    /// How many shards there may be.
+    pub(crate) fn range(&self) -> &RangeInclusive<usize> {
+        &self.range
+    }
+
+    /// Other shards take tasks than before, without a decision: what was measured says nothing of them.
+    pub(crate) fn watch_anew(&mut self) {
+        self.phase = Phase::Watching;
+        self.cool_down();
+        self.is_not_quiet();
+    }
+
     /// The shard that was asked for takes tasks from now on.
     pub(crate) fn grew(&mut self, shard: usize) {
         if let Phase::Growing { before, from } = self.phase {

@@ -18,6 +18,8 @@ pub(super) struct Keys {
     /// How often a task was redriven, whose key isn't known here.
     redriven: Cell<u32>,
     asked: Cell<Option<Instant>>,
+    /// Whether shards have been asked of which slots they have tasks, and haven't answered yet.
+    asking: Cell<bool>,
     /// Whether it is known that all are where they should be: none had tasks when it was to move.
     even: Cell<bool>,
 }
@@ -52,6 +54,11 @@ impl Keys {
 
     pub(super) fn set_even(&self, even: bool) {
         self.even.set(even);
+    }
+
+    /// Sets whether shards are being asked, and tells whether they were.
+    pub(super) fn set_asking(&self, asking: bool) -> bool {
+        self.asking.replace(asking)
     }
 
     pub(super) fn are_even(&self) -> bool {

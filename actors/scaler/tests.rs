@@ -89,6 +89,49 @@ async fn another_shard_stands_in_where_all_are_out_of_service() {
     queue.shutdown(GRACE).await.unwrap();
 }
 
+/// A scaler over a queue that isn't watched by one.
+fn over(queue: &Queue, range: std::ops::RangeInclusive<usize>) -> Scaler {
+    let (shared, threads) = (queue.shared().clone(), ShardThreads::default());
+    let controller = Controller::new(range, TICK, TICK);
+    Scaler { shared, threads, controller, spare: None, lost: Lost::default() }
+}
+
+// It was the one that the controller would have retired, as the other one had little to do.
+#[actix::test]
+async fn a_shard_that_is_out_of_service_counts_for_nothing_and_is_replaced() {
+    let place = tempfile::tempdir().unwrap();
+    let queue = start(&place.path().join("queue"), 3).await;
+    let shared = queue.shared().clone();
+    let takes_tasks = || shared.shards.iter().map(|of| of.is_active()).collect::<Vec<_>>();
+    let mut scaler = over(&queue, 2..=3);
+    shared.set_active(&shared.shards[2], false);
+    assert!(!scaler.replace_lost().await);
+    shared.shards[0].set_state(ShardState::Quarantined);
+    assert!(scaler.replace_lost().await);
+    assert_eq!(takes_tasks(), [false, true, true], "there are to be two at least");
+    shared.shards[1].set_state(ShardState::Quarantined);
+    assert!(scaler.replace_lost().await);
+    assert_eq!(takes_tasks(), [false, false, true], "there is no other");
+    assert!(!scaler.replace_lost().await);
+    assert_eq!(scaler.waits_for_shards(), None);
+    // the last one is left alone
+    shared.shards[2].set_state(ShardState::Quarantined);
+    assert!(!scaler.replace_lost().await);
+    assert_eq!(takes_tasks(), [false, false, true]);
+    scaler.retire(2);
+    assert_eq!(takes_tasks(), [false, false, true]);
+    let wait = scaler.waits_for_shards().expect("nothing can be done");
+    assert!(wait > TICK, "{wait:?}");
+    // those that are well again are had once it is time to look
+    shared.shards[0].set_state(ShardState::Open);
+    assert!(!scaler.replace_lost().await);
+    scaler.lost = Lost::default();
+    assert!(scaler.replace_lost().await);
+    assert_eq!(takes_tasks(), [true, false, false]);
+    shared.shards.iter().for_each(|ledger| ledger.set_state(ShardState::Open));
+    queue.shutdown(GRACE).await.unwrap();
+}
+
 /// What is logged.
 #[derive(Clone, Default)]
 struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
@@ -108,11 +151,7 @@ impl std::io::Write for Log {
 async fn each_decision_is_logged_with_the_figures_behind_it() {
     let place = tempfile::tempdir().unwrap();
     let queue = start(&place.path().join("queue"), 2).await;
-    let shared = queue.shared().clone();
-    let range = shared.settings.shards.resolved_range();
-    let controller = Controller::new(range, TICK, TICK);
-    let threads = ShardThreads::default();
-    let mut scaler = Scaler { shared, threads, controller, spare: None };
+    let mut scaler = over(&queue, 1..=2);
     let before = Load { per_s: 1_200.5, wait_s: 0.25, busy: 0.75, ..Load::default() };
     let after = Load { per_s: 2_100.5, wait_s: 0.125, busy: 1.5, ..Load::default() };
     let trial = [

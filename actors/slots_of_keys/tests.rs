@@ -80,3 +80,22 @@ async fn no_slot_moves_while_a_backup_is_under_way() {
     until_even(&queue).await;
     queue.shutdown(LONGEST).await.unwrap();
 }
+
+// All keys were out of service then, although the other shard could have them.
+#[actix::test]
+async fn no_slot_goes_to_a_shard_that_is_out_of_service() {
+    let place = tempfile::tempdir().unwrap();
+    let queue = start(&place).await;
+    let shards = &queue.shared().shards;
+    queue.shared().set_shard_of_slot(vec![1; SLOTS]);
+    shards[0].set_state(ShardState::Quarantined);
+    for number in 0..100 {
+        queue.shared().dispatcher.send(MoveSlots);
+        queue.submit(nothing::task().key(number.to_string())).await.unwrap();
+    }
+    assert_eq!(in_first(&queue), 0);
+    shards[0].set_state(ShardState::Open);
+    queue.shared().dispatcher.send(MoveSlots);
+    until_even(&queue).await;
+    queue.shutdown(LONGEST).await.unwrap();
+}
