@@ -29,9 +29,14 @@ struct Claimed {
     load_ns: u64,
 }
 
-/// There is no thread to run a job, and none can be started.
+/// Why a job wasn't taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NoThread;
+pub(crate) enum Refusal {
+    /// There is no thread to run it, and none can be started.
+    NoThread,
+    /// It was no longer wanted.
+    NotWanted,
+}
 
 struct Shared {
     state: Mutex<State>,
@@ -101,19 +106,25 @@ impl BlockingPool {
         Threads { free, behind_ns }
     }
 
-    /// Runs a job on one of the threads, for a task of this queue. The job must not panic: it catches what
-    /// it calls.
+    /// Runs a job on one of the threads, for a task of this queue, if it is still wanted when it is to
+    /// stand in line: so a [`take`](Self::take) after that has changed misses none. The job must not
+    /// panic: it catches what it calls.
     ///
     /// # Errors
     ///
-    /// There is no thread and none can be started; the job is dropped. Nobody else would take it up
-    /// before the next job comes.
+    /// It isn't wanted; or there is no thread and none can be started: nobody would take it up before
+    /// the next job comes. The job is dropped.
     pub(crate) fn run(
         &self,
         queue: QueueIndex,
+        is_wanted: impl FnOnce() -> bool,
         job: impl FnOnce() + Send + 'static,
-    ) -> Result<(), NoThread> {
+    ) -> Result<(), Refusal> {
         let mut state = self.shared.lock();
+        if !is_wanted() {
+            drop(state);
+            return Err(Refusal::NotWanted);
+        }
         state.jobs.push_back((queue, Box::new(job)));
         if state.idle >= state.jobs.len() || state.threads.len() >= self.threads_max {
             self.shared.work.notify_one();
@@ -127,7 +138,7 @@ impl BlockingPool {
                 // outside the lock: it owns values of the program's
                 drop(refused);
                 tracing::error!(%error, "cannot start a thread for blocking tasks");
-                return Err(NoThread);
+                return Err(Refusal::NoThread);
             }
             Err(error) => tracing::warn!(%error, "cannot start another thread"),
         }

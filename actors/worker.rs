@@ -18,6 +18,7 @@ use actix::{Actor, AsyncContext, Context, Handler};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::blocking::Refusal;
 use super::ledger::{Blocking, Done, FinishBatch, ShardState, WorkerLedger};
 use super::messages::{Finish, Quiesce, Run, Wake};
 use super::slots::Freed;
@@ -33,10 +34,6 @@ type AttemptFuture = Pin<Box<dyn Future<Output = AttemptEnd>>>;
 
 /// How long an end waits to be reported at most, but for the attempt that holds the thread then.
 const REPORT_WITHIN: Duration = Duration::from_millis(1);
-
-/// A worker that hasn't looked at what waits in it for so long, although something does, is held by an
-/// attempt.
-const HELD_AFTER: Duration = Duration::from_millis(5);
 
 /// How long a blocking attempt is put off for which no thread can be started.
 const THREAD_PAUSE: Duration = Duration::from_secs(1);
@@ -66,36 +63,47 @@ impl Worker {
                 reported_at = Some(started_at);
             }
             self.shared.points.pass(Point::WorkerStart);
-            self.ledger.set_looked_at(started_at);
             // nothing is between this and its start: a panic there would lose it
             let own = self.ledger.queue().pop();
-            let Some(attempt) = own.or_else(|| self.steal(started_at)) else { break };
+            let Some(attempt) = own.or_else(|| self.steal()) else { break };
             self.start(attempt, started_at);
         }
         self.ledger.armed.store(false, Ordering::Release);
+        self.share();
         report(&self.shared, &self.ledger);
     }
 
-    /// Takes what waits in another worker that has no slot for it now, or whose thread is held, as work
-    /// stealing does (Blumofe and Leiserson, 1999): the first that waits where most wait. Its credit
-    /// comes along.
-    fn steal(&self, now: Timestamp) -> Option<Arc<Attempt>> {
+    /// Takes what waits in another worker whose slots are all taken, as work stealing does (Blumofe and
+    /// Leiserson, 1999): the first that waits where most wait. Its credit comes along.
+    fn steal(&self) -> Option<Arc<Attempt>> {
         // a shutdown gives back what waits
         if !self.shared.is_claiming() {
             return None;
         }
         let concurrency = self.shared.settings.workers.concurrency;
         let others = self.shared.workers.iter().filter(|other| other.index != self.ledger.index);
-        let stuck = others.filter(|other| {
-            other.running.load(Ordering::Acquire) >= concurrency
-                || now.since(other.looked_at()) >= HELD_AFTER
-        });
-        let from = stuck.max_by_key(|other| other.queue().len())?;
+        let full = others.filter(|other| other.running.load(Ordering::Acquire) >= concurrency);
+        let from = full.max_by_key(|other| other.queue().len())?;
         let attempt = from.queue().pop()?;
         attempt.worker.store(self.ledger.index, Ordering::Release);
         let slots = &self.shared.slots;
         self.shared.wake(slots.moved(from.index, self.ledger.index, attempt.slot_ns()));
         Some(attempt)
+    }
+
+    /// Has a worker with a free slot come for what waits here, if all slots are taken: it may have had
+    /// nothing to do when there was nothing to take yet.
+    fn share(&self) {
+        let concurrency = self.shared.settings.workers.concurrency;
+        let has_slot = |of: &WorkerLedger| of.running.load(Ordering::Acquire) < concurrency;
+        if has_slot(&self.ledger) || self.ledger.queue().len() == 0 {
+            return;
+        }
+        let mut others = self.shared.workers.iter();
+        let told = |of: &WorkerLedger| of.armed.load(Ordering::Acquire);
+        if let Some(free) = others.find(|other| has_slot(other) && !told(other)) {
+            free.wake();
+        }
     }
 
     fn start(&self, attempt: Arc<Attempt>, started_at: Timestamp) {
@@ -141,12 +149,14 @@ impl Worker {
     /// Hands an attempt to the pool. It keeps its credit, but doesn't count as running here: async
     /// attempts that were claimed behind it needn't wait for a thread that they don't use.
     fn run_blocking(&self, attempt: Arc<Attempt>, call: Box<dyn FnOnce() -> AttemptEnd + Send>) {
-        let (shared, ledger) = (self.shared.clone(), self.ledger.clone());
+        let (shared, ledger, queue) = (self.shared.clone(), self.ledger.clone(), attempt.queue);
         let waiting = Blocking { attempt: attempt.clone(), runs: false };
         ledger.blocking().insert(attempt.id, waiting);
         let watch = attempt.timeout.map(|timeout| watch(&attempt, timeout));
         let refused = attempt.clone();
-        let run = self.shared.pool.run(attempt.queue, move || {
+        let queues = self.shared.queues.clone();
+        let is_wanted = move || !queues.any_restrained() || !queues.get(queue).is_paused();
+        let run = self.shared.pool.run(queue, is_wanted, move || {
             match ledger.blocking().get_mut(&attempt.id) {
                 Some(blocking) => blocking.runs = true,
                 // a shutdown gave it back while it waited for this thread
@@ -162,7 +172,7 @@ impl Worker {
             let back = attempt.is_cancel_requested() || shared.holds_back(&attempt);
             let end = (!back).then(|| caught(call).unwrap_or_else(|end| end));
             let end = match attempt.timeout {
-                Some(timeout) if attempt.is_overdue() => Some(timed_out(timeout)),
+                Some(timeout) if !back && attempt.is_overdue() => Some(timed_out(timeout)),
                 _ => end,
             };
             drop(over);
@@ -172,17 +182,21 @@ impl Worker {
                 ledger.report(Done { attempt, end, started_at, ended_at });
             }
         });
-        if run.is_err() {
-            self.put_off(refused);
+        if let Err(refusal) = run {
+            self.put_off(refused, refusal);
         }
     }
 
-    /// Ends an attempt that got no thread. It isn't given back, because it would be claimed again
-    /// at once.
-    fn put_off(&self, attempt: Arc<Attempt>) {
+    /// Ends an attempt that the pool didn't take. Without a thread it isn't given back, because it would
+    /// be claimed again at once.
+    fn put_off(&self, attempt: Arc<Attempt>, refusal: Refusal) {
         self.ledger.blocking().remove(&attempt.id);
         let now = self.shared.clock.now();
-        self.ended(attempt, AttemptEnd::Snoozed(THREAD_PAUSE), now);
+        let end = match refusal {
+            Refusal::NoThread => Some(AttemptEnd::Snoozed(THREAD_PAUSE)),
+            Refusal::NotWanted => None,
+        };
+        self.ledger.keep(Done { attempt, end, started_at: now, ended_at: now });
     }
 }
 
@@ -410,8 +424,6 @@ impl Handler<Run> for Worker {
     fn handle(&mut self, Run(parcel): Run, _: &mut Context<Self>) {
         self.shared.points.pass(Point::WorkerRun);
         if let Some(attempts) = parcel.body().take() {
-            // nothing waited before, perhaps for long
-            self.ledger.set_looked_at(self.shared.clock.now());
             self.ledger.enqueue(attempts);
             self.ledger.runs.confirm(&parcel);
         }

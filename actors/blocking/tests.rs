@@ -43,7 +43,7 @@ fn a_close_joins_the_idle_threads_while_others_are_busy() {
                 started.send(()).unwrap();
                 gate.recv().ok();
             };
-            pool.run(QueueIndex::DEFAULT, job).unwrap();
+            pool.run(QueueIndex::DEFAULT, || true, job).unwrap();
             open
         })
         .collect();
@@ -67,14 +67,22 @@ fn a_job_without_a_thread_is_refused_and_the_next_one_runs() {
     pool.fail_to_start(1);
     let refused = ran.clone();
     let run = |sender: mpsc::Sender<_>, what| {
-        pool.run(QueueIndex::DEFAULT, move || sender.send(what).unwrap())
+        pool.run(QueueIndex::DEFAULT, || true, move || sender.send(what).unwrap())
     };
-    assert_eq!(run(refused, "refused"), Err(NoThread));
+    assert_eq!(run(refused, "refused"), Err(Refusal::NoThread));
     assert_eq!(run(ran, "next"), Ok(()));
     assert_eq!(running.recv_timeout(LONG), Ok("next"));
     until_idle(&pool);
     assert!(pool.close());
     assert!(running.try_recv().is_err(), "the refused job is gone");
+}
+
+#[test]
+fn a_job_that_is_no_longer_wanted_is_refused() {
+    let pool = BlockingPool::new(1);
+    assert_eq!(pool.run(QueueIndex::DEFAULT, || false, || ()), Err(Refusal::NotWanted));
+    assert_eq!(pool.waiting(), 0);
+    assert!(pool.close());
 }
 
 #[test]

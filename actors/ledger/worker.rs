@@ -1,7 +1,7 @@
 //! What outlives a Worker.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::waiting::Waiting;
@@ -10,7 +10,6 @@ use crate::actors::messages::Wake;
 use crate::actors::outbox::{Once, Outbox};
 use crate::actors::worker::Worker;
 use crate::attempt::Attempt;
-use crate::clock::Timestamp;
 use crate::record::TaskId;
 
 /// A blocking attempt that was handed to the pool.
@@ -29,8 +28,6 @@ pub(crate) struct WorkerLedger {
     pub(crate) runs: Outbox<Once<RunBatch>>,
     /// Attempts that wait for a slot of this worker.
     queue: Mutex<Waiting>,
-    /// When it last looked for one to start, in microseconds since 1970.
-    looked_at: AtomicI64,
     /// Async attempts in progress; blocking ones run on threads of the pool.
     pub(crate) running: AtomicUsize,
     /// Attempts that are over and aren't reported yet.
@@ -50,7 +47,6 @@ impl WorkerLedger {
             link: Link::new(),
             runs: Outbox::new(),
             queue: Mutex::default(),
-            looked_at: AtomicI64::new(0),
             running: AtomicUsize::new(0),
             done: Mutex::default(),
             armed: AtomicBool::new(false),
@@ -68,14 +64,6 @@ impl WorkerLedger {
         self.queue().add(attempts, self.running.load(Ordering::Acquire));
     }
 
-    pub(crate) fn set_looked_at(&self, at: Timestamp) {
-        self.looked_at.store(at.as_micros(), Ordering::Relaxed);
-    }
-
-    pub(crate) fn looked_at(&self) -> Timestamp {
-        Timestamp::from_micros(self.looked_at.load(Ordering::Relaxed))
-    }
-
     pub(crate) fn aborts(&self) -> MutexGuard<'_, BTreeMap<TaskId, tokio::task::AbortHandle>> {
         lock(&self.aborts)
     }
@@ -87,6 +75,11 @@ impl WorkerLedger {
     /// Notes an attempt's end and tells the worker, unless it has been told.
     pub(crate) fn report(&self, done: Done) {
         lock(&self.done).push(done);
+        self.wake();
+    }
+
+    /// Has the worker look at what there is to do, unless it has been told.
+    pub(crate) fn wake(&self) {
         if !self.armed.swap(true, Ordering::AcqRel) {
             self.link.send(Wake);
         }
