@@ -1,6 +1,7 @@
 //! Submissions on their way to a shard's file.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,8 +48,18 @@ pub(crate) struct Incoming {
 pub(crate) struct Kept {
     /// How long after it is stored the task may start at the earliest.
     delay: Option<Duration>,
+    /// Whether its caller chose its id: then it may be stored already, and have ended.
+    named: bool,
     cached: Option<Arc<dyn CachedInput>>,
     targets: Vec<Target>,
+}
+
+/// Tasks whose callers chose their ids, and whose arguments stay in memory.
+pub(crate) struct Known {
+    /// They may have ended before: that has to be looked up, or nobody would let go of the arguments.
+    pub(crate) ids: Vec<TaskId>,
+    /// Arguments of those that have some already.
+    pub(crate) spare: OneByOne<Arc<dyn CachedInput>>,
 }
 
 /// How many tasks are stored in one transaction, and who waits for their ids.
@@ -116,8 +127,8 @@ impl Incoming {
         let (before, kib_before) = (self.len(), self.kib);
         for Accepted { task, delay, cached, targets } in accepted {
             self.kib += kib(&task);
+            self.kept.push(Kept { delay, named: task.id.is_some(), cached, targets });
             self.tasks.push(task);
-            self.kept.push(Kept { delay, cached, targets });
         }
         self.admit(Some(permit));
         let len = self.len() - before;
@@ -261,8 +272,9 @@ impl Incoming {
     }
 
     /// Gives what stays in memory of the stored tasks to the shard's ledger.
-    pub(crate) fn keep(&mut self, submitted: &[Result<TaskId, StoreError>]) {
+    pub(crate) fn keep(&mut self, submitted: &[Result<TaskId, StoreError>]) -> Known {
         self.committing = false;
+        let mut known = Known { ids: Vec::new(), spare: OneByOne(Vec::new()) };
         let mut targets = self.ledger.targets();
         let mut cached = self.ledger.cached();
         for (kept, stored) in self.kept.iter_mut().zip(submitted) {
@@ -270,10 +282,15 @@ impl Incoming {
             if !kept.targets.is_empty() {
                 targets.insert(id.sequence(), std::mem::take(&mut kept.targets));
             }
-            if let Some(input) = kept.cached.take() {
-                cached.insert(id.sequence(), input);
+            let Some(input) = kept.cached.take() else { continue };
+            match cached.entry(id.sequence()) {
+                Entry::Vacant(free) => drop(free.insert(input)),
+                // what is stored already is left as it is
+                Entry::Occupied(_) => known.spare.0.push(input),
             }
+            known.ids.extend(kept.named.then_some(*id));
         }
+        known
     }
 
     /// Tells everyone what became of their tasks, now that it is durable.
@@ -318,7 +335,8 @@ impl Incoming {
     fn take_unanswered(&mut self) -> Vec<Answer> {
         let ids = self.groups.iter().flat_map(|group| group.answer.ids());
         let maybe: Vec<_> = ids.map(|id| Ok(*id)).collect();
-        self.keep(&maybe);
+        // a rebuilt shard looks up all that it has
+        drop(self.keep(&maybe));
         self.groups.drain(..).map(|group| group.answer).collect()
     }
 }

@@ -12,7 +12,7 @@ use super::unsent::Unsent;
 use super::{Asked, Inbox, ShardActor};
 use crate::actors::incoming::Incoming;
 use crate::actors::ledger::{DeliverBatch, DeliverItem, ResultsWeight};
-use crate::actors::messages::{Answered, Deliver, Wake, Watch};
+use crate::actors::messages::{Answered, Deliver, Recheck, Wake, Watch};
 use crate::actors::outbox::Once;
 use crate::actors::slots::{Ahead, MayClaim, Wanted, kept_for};
 use crate::attempt::{Attempt, CachedInput, Input};
@@ -147,7 +147,7 @@ impl<S: ShardStore> ShardActor<S> {
         for parcel in &delivered {
             self.ledger.delivered.confirm(parcel);
         }
-        self.answer_submissions(incoming, result.submitted);
+        self.answer_submissions(incoming, result.submitted, context);
         for (cancel, outcome) in cancels.into_iter().zip(result.cancelled) {
             self.cancelled(cancel.id, outcome, context);
             drop(cancel.answer.send(Ok(outcome)));
@@ -246,8 +246,15 @@ impl<S: ShardStore> ShardActor<S> {
         &self,
         mut incoming: Incoming,
         submitted: Vec<Result<TaskId, StoreError>>,
+        context: &mut Context<Self>,
     ) {
-        incoming.keep(&submitted);
+        let known = incoming.keep(&submitted);
+        if !known.spare.0.is_empty() {
+            self.shared.callback.discard(known.spare);
+        }
+        for id in known.ids {
+            context.address().do_send(Recheck(id));
+        }
         if incoming.answers() > ANSWER_HERE {
             self.shared.dispatcher.send(Answered { incoming, submitted });
         } else {

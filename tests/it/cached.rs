@@ -311,3 +311,29 @@ async fn a_stream_keeps_the_chunk_that_the_cache_had_no_room_for() {
     assert!(in_time(stream.next()).await.is_none());
     end(queue).await;
 }
+
+// Nothing let go of them: the room was taken for good, and handles that wait waited for ever.
+#[actix::test]
+async fn the_arguments_of_a_task_that_has_ended_are_freed_if_it_is_submitted_again() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.limits.cached_arguments = 1;
+    let queue = start(world.builder_with(settings).discover(own::PATH)).await;
+    let alive = Arc::new(AtomicUsize::new(0));
+    let shares = |times| own::shares::task(own::Counted::new(&alive), times);
+    let first = in_time(queue.submit(shares(0))).await.unwrap();
+    let id = first.id();
+    in_time(first).await.unwrap();
+    for _ in 0..3 {
+        let again = in_time(queue.submit(shares(0).with_id(id))).await.unwrap();
+        assert_eq!(again.id(), id);
+    }
+    in_time(in_time(queue.submit(shares(0))).await.unwrap()).await.unwrap();
+    let freed = async {
+        while alive.load(Ordering::SeqCst) > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    in_time(freed).await;
+    end(queue).await;
+}
