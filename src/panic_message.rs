@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::panic::{self, UnwindSafe};
 use std::sync::Once;
 
@@ -55,6 +56,18 @@ pub(crate) fn survive<T>(call: impl FnOnce() -> T) -> Option<T> {
 
 /// Values of the program's that are dropped one by one: two panics at a time would end the process.
 pub(crate) struct OneByOne<T>(pub(crate) Vec<T>);
+
+impl<T> Default for OneByOne<T> {
+    fn default() -> Self {
+        OneByOne(Vec::new())
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for OneByOne<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl<T> Drop for OneByOne<T> {
     fn drop(&mut self) {

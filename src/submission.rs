@@ -3,6 +3,7 @@
 mod typed;
 
 use std::fmt;
+use std::mem;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,6 +18,7 @@ use crate::clock::Timestamp;
 use crate::codec::{Codec, CodecError};
 use crate::error::{Error, Result};
 use crate::keys;
+use crate::panic_message::OneByOne;
 use crate::queues::{QueueIndex, Queues};
 use crate::record::TaskId;
 use crate::registry::{self, Registry, Role};
@@ -82,8 +84,12 @@ impl Deref for Name {
 
 /// What the task gets.
 enum Arguments {
-    Encoded { codec: Codec, bytes: Arc<[u8]> },
-    Cached(Arc<dyn CachedInput>),
+    Encoded {
+        codec: Codec,
+        bytes: Arc<[u8]>,
+    },
+    /// One, which stays in memory.
+    Cached(OneByOne<Arc<dyn CachedInput>>),
     Failed(Box<CodecError>),
 }
 
@@ -111,7 +117,7 @@ struct Special {
     start: Start,
     overrides: Option<Box<Overrides>>,
     callbacks: Vec<Arc<str>>,
-    targets: Vec<Target>,
+    targets: OneByOne<Target>,
 }
 
 /// When a task may start at the earliest.
@@ -254,7 +260,7 @@ impl Submit {
     /// restart. What bounds it is in [`Subscribe`](crate::actors::Subscribe).
     #[must_use]
     pub fn reply_to(mut self, mailbox: Recipient<TaskResult>) -> Self {
-        self.special().targets.push(Target::Mailbox(mailbox));
+        self.special().targets.0.push(Target::Mailbox(mailbox));
         self
     }
 
@@ -264,7 +270,7 @@ impl Submit {
     /// panic in it is caught, and the delivery is dead.
     #[must_use]
     pub fn on_result(mut self, closure: impl FnOnce(TaskResult) + Send + 'static) -> Self {
-        self.special().targets.push(Target::Closure(Box::new(closure)));
+        self.special().targets.0.push(Target::Closure(Box::new(closure)));
         self
     }
 
@@ -316,7 +322,7 @@ impl Submit {
         if definition.role != Role::Task {
             return Err(unknown());
         }
-        let special = self.special.map(|special| *special).unwrap_or_default();
+        let mut special = self.special.map(|special| *special).unwrap_or_default();
         for callback in &special.callbacks {
             let found = registry.get(callback).filter(|found| found.role != Role::Task);
             found.ok_or_else(|| Error::UnknownTask { name: callback.to_string() })?;
@@ -337,7 +343,7 @@ impl Submit {
                     source => Error::Encode { name: self.name.to_string(), source },
                 });
             }
-            Arguments::Cached(input) => (definition.options.codec, None, Some(input)),
+            Arguments::Cached(mut input) => (definition.options.codec, None, input.0.pop()),
             Arguments::Encoded { .. } if definition.cached => {
                 return Err(Error::InvalidOption {
                     option: "arguments",
@@ -360,11 +366,11 @@ impl Submit {
             payload,
             priority: self.priority.unwrap_or(definition.options.priority),
             due_at,
-            volatile: !special.targets.is_empty(),
+            volatile: !special.targets.0.is_empty(),
             callbacks: (!special.callbacks.is_empty()).then(|| special.callbacks.into()),
             overrides: special.overrides,
         };
-        Ok(Accepted { task, delay, cached, targets: special.targets })
+        Ok(Accepted { task, delay, cached, targets: mem::take(&mut special.targets.0) })
     }
 }
 

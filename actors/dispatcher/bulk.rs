@@ -13,6 +13,7 @@ use crate::actors::ledger::Waiter;
 use crate::actors::messages::{Part, Submit, SubmitAll, SubmitKeyed};
 use crate::admission::{Demand, Permit};
 use crate::error::{Error, Result};
+use crate::panic_message::OneByOne;
 use crate::proof::Point;
 use crate::record::{ShardId, TaskId};
 use crate::settings::Limits;
@@ -32,16 +33,32 @@ pub(crate) fn check_size(limits: &Limits, demand: Demand) -> Result<()> {
 }
 
 /// Tasks that are stored together, and where they stand in their submission.
-#[derive(Default)]
 struct Group {
     places: Vec<usize>,
-    tasks: Vec<Accepted>,
+    tasks: OneByOne<Accepted>,
 }
 
 impl Dispatcher {
-    /// Checks the tasks of a bulk, in order.
-    fn accept_all(&self, tasks: Vec<Submit>, permit: &mut Permit) -> Result<Vec<Accepted>> {
-        tasks.into_iter().map(|task| self.accept(task, permit)).collect()
+    /// Checks the tasks of a bulk, in order. What callers gave along is dropped elsewhere, and one by one,
+    /// if one of them can't be taken.
+    fn accept_all(
+        &self,
+        mut tasks: Vec<Submit>,
+        permit: &mut Permit,
+    ) -> Result<OneByOne<Accepted>> {
+        let mut accepted = OneByOne(Vec::with_capacity(tasks.len()));
+        tasks.reverse();
+        let mut tasks = OneByOne(tasks);
+        while let Some(task) = tasks.0.pop() {
+            match self.accept(task, permit) {
+                Ok(task) => accepted.0.push(task),
+                Err(error) => {
+                    self.shared.callback.discard((accepted, tasks));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(accepted)
     }
 
     /// The shard of a task's key, if it has one.
@@ -64,22 +81,39 @@ impl Dispatcher {
         self.route(wanted, tasks.iter().find_map(|of| of.task.key.as_deref()))
     }
 
+    /// The shard for all of these.
+    fn shard_of_all(&self, tasks: &[Accepted]) -> Result<usize> {
+        let mut shards = tasks.iter().filter_map(|task| self.shard_of(task));
+        let shard = shards.next();
+        if shards.any(|other| Some(other) != shard) {
+            return Err(Error::InvalidOption {
+                option: "key",
+                given: "keys of several shards in one bulk".into(),
+                allowed: "keys of one shard, because a bulk is stored in one transaction",
+            });
+        }
+        self.route_all(tasks)
+    }
+
     /// The tasks of a bulk by the shards of their keys. Those without a key are by themselves, but if
-    /// all keys are in one shard: then they go along, so that it is all of the bulk or nothing.
-    fn by_shard(&self, tasks: Vec<Accepted>) -> impl Iterator<Item = Group> {
-        let mut shards: Vec<_> = tasks.iter().map(|task| self.shard_of(task)).collect();
+    /// all keys are in one shard, and no id is of another: then they go along, so that it is all of the
+    /// bulk or nothing.
+    fn by_shard(&self, mut tasks: OneByOne<Accepted>) -> Vec<Group> {
+        let mut shards: Vec<_> = tasks.0.iter().map(|task| self.shard_of(task)).collect();
         let mut keyed = shards.iter().flatten();
         let first = keyed.next().copied();
-        if keyed.all(|other| Some(*other) == first) {
+        let mut ids = tasks.0.iter().filter_map(|of| of.task.id);
+        if keyed.all(|other| Some(*other) == first) && ids.all(|id| Some(id.shard()) == first) {
             shards.fill(first);
         }
         let mut groups: BTreeMap<_, Group> = BTreeMap::new();
-        for (place, (shard, task)) in shards.into_iter().zip(tasks).enumerate() {
-            let group = groups.entry(shard).or_default();
+        for (place, (shard, task)) in shards.into_iter().zip(tasks.0.drain(..)).enumerate() {
+            let nothing = || Group { places: Vec::new(), tasks: OneByOne(Vec::new()) };
+            let group = groups.entry(shard).or_insert_with(nothing);
             group.places.push(place);
-            group.tasks.push(task);
+            group.tasks.0.push(task);
         }
-        groups.into_values()
+        groups.into_values().collect()
     }
 }
 
@@ -95,18 +129,15 @@ impl Handler<SubmitAll> for Dispatcher {
             dispatcher.shared.points.pass(Point::DispatcherSubmitAll);
             let demand = || message.tasks.iter().map(Submit::demand).sum();
             let mut permit = dispatcher.permit(message.permit.take(), demand)?;
-            let accepted = dispatcher.accept_all(message.tasks, &mut permit)?;
-            let mut shards = accepted.iter().filter_map(|task| dispatcher.shard_of(task));
-            let shard = shards.next();
-            if shards.any(|other| Some(other) != shard) {
-                return Err(Error::InvalidOption {
-                    option: "key",
-                    given: "keys of several shards in one bulk".into(),
-                    allowed: "keys of one shard, because a bulk is stored in one transaction",
-                });
-            }
-            let index = dispatcher.route_all(&accepted)?;
-            dispatcher.enqueue(index, accepted, permit, Waiter::All(None));
+            let mut accepted = dispatcher.accept_all(message.tasks, &mut permit)?;
+            let index = match dispatcher.shard_of_all(&accepted.0) {
+                Ok(index) => index,
+                Err(error) => {
+                    dispatcher.shared.callback.discard(accepted);
+                    return Err(error);
+                }
+            };
+            dispatcher.enqueue(index, accepted.0.drain(..), permit, Waiter::All(None));
             Ok(index)
         });
         match accepted {
@@ -129,14 +160,22 @@ impl Handler<SubmitKeyed> for Dispatcher {
             let SubmitKeyed { tasks, permit } = message;
             let mut permit = dispatcher.permit(Some(permit), Demand::default)?;
             let groups = dispatcher.by_shard(dispatcher.accept_all(tasks, &mut permit)?);
-            let routed = groups.map(|group| Ok((dispatcher.route_all(&group.tasks)?, group)));
             // each has its place before the first is on its way: until here it is all or nothing
-            let routed = routed.collect::<Result<Vec<_>>>()?;
-            let parts = routed.into_iter().map(|(index, Group { places, tasks })| {
-                let weight = tasks.iter().map(|of| kib(&of.task)).sum();
-                let permit = permit.split(tasks.len(), weight).expect("each task has a permit");
+            let routed = groups.iter().map(|group| dispatcher.route_all(&group.tasks.0));
+            let shards = match routed.collect::<Result<Vec<_>>>() {
+                Ok(shards) => shards,
+                Err(error) => {
+                    dispatcher.shared.callback.discard(groups);
+                    return Err(error);
+                }
+            };
+            let parts = shards.into_iter().zip(groups).map(|(index, group)| {
+                let Group { places, mut tasks } = group;
+                let weight = tasks.0.iter().map(|of| kib(&of.task)).sum();
+                let permit = permit.split(places.len(), weight).expect("each task has a permit");
                 let (answer, stored) = oneshot::channel();
-                dispatcher.enqueue(index, tasks, permit, Waiter::All(Some(answer)));
+                let waiter = Waiter::All(Some(answer));
+                dispatcher.enqueue(index, tasks.0.drain(..), permit, waiter);
                 Part { places, shard: dispatcher.shared.shards[index].id, stored }
             });
             Ok(parts.collect())

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{Arguments, CallbackRef, Name, Submit};
 use crate::attempt::CachedInput;
 use crate::codec;
+use crate::panic_message::OneByOne;
 use crate::record::TaskId;
 use crate::result::TaskResult;
 use crate::task::Task;
@@ -45,7 +46,7 @@ impl<T: Task> Submission<T> {
     #[doc(hidden)]
     #[must_use]
     pub fn cached(input: Arc<dyn CachedInput>) -> Self {
-        Submission::with(Arguments::Cached(input))
+        Submission::with(Arguments::Cached(OneByOne(vec![input])))
     }
 
     fn with(arguments: Arguments) -> Self {
