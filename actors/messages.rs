@@ -24,11 +24,11 @@ use crate::task::Task;
 /// Caller -> Dispatcher: store all of these tasks in one shard, or none. Reply: their ids, in
 /// order, once they are committed at the queue's durability.
 ///
-/// At most `limits.bulk` tasks, and `limits.cached_arguments` whose arguments stay in memory; an empty
-/// one is answered with an empty list. Each task takes a permit of `limits.pending_submissions`, and
-/// of the other limits: where too few are free the reply is [`Error::Busy`](crate::Error::Busy).
-/// Dropping the request before the reply leaves it open
-/// whether the tasks were stored.
+/// At most `limits.bulk` tasks, and `limits.cached_arguments` whose arguments stay in memory: with more
+/// the reply is [`Error::InvalidOption`](crate::Error::InvalidOption). An empty one is answered with an
+/// empty list. Each task takes a permit of `limits.pending_submissions`, and of the other limits: where
+/// too few are free the reply is [`Error::Busy`](crate::Error::Busy). Dropping the request before the
+/// reply leaves it open whether the tasks were stored.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Vec<TaskId>>")]
 pub struct SubmitAll {

@@ -22,7 +22,7 @@ use crate::load::ShardLoad;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backpressure {
-    /// Wait until there is room, in order of arrival, however long it takes.
+    /// Wait until there is room, however long it takes; for each of the limits in order of arrival.
     #[default]
     Wait,
     /// Wait this long at most, then give [`Error::Busy`](crate::Error::Busy). Nothing is stored

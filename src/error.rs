@@ -218,7 +218,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same call can succeed later without a change.
+    /// Whether the same call can succeed later without a change. What it has stored already is stored
+    /// once more then, unless its tasks have ids: that is so after [`Error::Unknown`], and may be after
+    /// any error but [`Error::Busy`] of a bulk whose ordering keys are in several files.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {

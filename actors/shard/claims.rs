@@ -49,6 +49,7 @@ impl<S: ShardStore> ShardActor<S> {
     ///
     /// `moved` says that rows may become ready in this batch that nobody knows of yet.
     pub(super) fn take_credits(&mut self, incoming: &Incoming, moved: bool) -> Option<Grant> {
+        self.lacked_thread = false;
         if self.ends_only || !self.shared.is_claiming() {
             return None;
         }

@@ -288,6 +288,8 @@ impl<S: ShardStore> ShardActor<S> {
     /// sees to it that this shard is woken when they can. Rows may have become ready in a batch that
     /// took no credits, and free slots may be kept for another shard.
     fn look_again(&mut self, runnable: &[Runnable], again: bool, context: &mut Context<Self>) {
+        let ready = runnable.iter().map(|one| self.may_run(one)).sum();
+        self.ledger.gauges.ready.store(ready, Ordering::Release);
         let wanted = Wanted::of(runnable, &self.shared.queues, 1, self.ahead())
             .kept_for(kept_for(self.commit_time()));
         let may_claim = !wanted.is_empty() && !self.ends_only && self.shared.is_claiming();
@@ -335,8 +337,6 @@ impl<S: ShardStore> ShardActor<S> {
         let Some(store) = &self.store else { return };
         let outlook = store.outlook();
         let runnable = store.runnable();
-        let ready = runnable.iter().map(|one| self.may_run(one)).sum();
-        self.ledger.gauges.ready.store(ready, Ordering::Release);
         self.ledger.gauges.running.store(self.ledger.attempts().len(), Ordering::Release);
         self.ledger.row_writes.store(outlook.row_writes, Ordering::Release);
         self.ledger.commits.store(outlook.commits, Ordering::Release);

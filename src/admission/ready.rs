@@ -96,10 +96,12 @@ impl Ready {
         }
     }
 
-    /// By how many tasks too many there would be with so many more.
+    /// By how many tasks too many there would be with so many more: one at least where others wait in
+    /// line, whom nobody overtakes.
     pub(super) fn excess(&self, tasks: usize) -> usize {
         let there = self.stored.load(Ordering::Acquire) + *self.coming();
-        there.saturating_add(tasks).saturating_sub(self.limit).min(there)
+        let waits = usize::from(self.waiting.load(Ordering::Acquire) > 0);
+        there.saturating_add(tasks).saturating_sub(self.limit).min(there).max(waits)
     }
 
     pub(super) fn close(&self) {

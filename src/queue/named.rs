@@ -35,8 +35,9 @@ impl From<&NamedQueue> for NamedQueueInfo {
 
 impl Queue {
     /// Pauses a named queue: its tasks are accepted and stored, and none of them starts until
-    /// [`resume_queue`](Queue::resume_queue), also after a restart. Attempts in progress go on. Other
-    /// queues aren't affected. Returns whether it wasn't paused before.
+    /// [`resume_queue`](Queue::resume_queue), also after a restart. Attempts in progress go on, and so
+    /// may one that a worker is just about to begin when this returns. Other queues aren't affected.
+    /// Returns whether it wasn't paused before.
     ///
     /// A name that nobody has used yet is a queue as well, without tasks so far.
     ///
@@ -50,7 +51,8 @@ impl Queue {
     /// # Errors
     ///
     /// [`Error::InvalidName`]; [`Error::InvalidOption`] for one name more than a process knows;
-    /// [`Error::Directory`] if it can't be stored, then it isn't paused.
+    /// [`Error::Directory`] if it can't be stored, then it isn't paused; [`Error::Start`] if no thread
+    /// can be had for that.
     pub async fn pause_queue(&self, name: &str) -> Result<bool> {
         let store = |queue: &mut StoredQueue| queue.paused = true;
         self.change(name, "pause", store, |shared, queue| {

@@ -29,7 +29,8 @@ impl<T: Task, I: Iterator<Item = Submission<T>>> SubmitStream<T, I> {
     }
 
     /// How many tasks a chunk has, from 1 to `limits.bulk`; 1,000 if not set. Values beyond are
-    /// brought into that range.
+    /// brought into that range. Of tasks whose arguments stay in memory, let it have no more than
+    /// `limits.cached_arguments`: a chunk with more is refused.
     #[must_use]
     pub fn chunk(mut self, tasks: usize) -> Self {
         self.chunk = tasks.clamp(1, self.queue.inner.shared.settings.limits.bulk.max(1));
