@@ -11,7 +11,6 @@ use crate::actors::messages::{
 };
 use crate::actors::supervision::ChildEnd;
 use crate::error::{Error, Result, StoreError};
-use crate::keys::SLOTS;
 use crate::panic_message::OneByOne;
 use crate::proof::Point;
 use crate::record::{TaskId, TaskRecord};
@@ -153,11 +152,13 @@ impl<S: ShardStore> Handler<SlotsInUse> for ShardActor<S> {
 
     fn handle(&mut self, SlotsInUse { answer }: SlotsInUse, context: &mut Context<Self>) {
         let asked = &self.inbox.asked;
-        // a task that is about to be redriven can have any key
-        let waiting: Vec<u16> = match asked.redrives.is_empty() {
-            true => asked.incoming.slots().collect(),
-            false => (0..).take(SLOTS).collect(),
-        };
+        let mut waiting: Vec<u16> = asked.incoming.slots().collect();
+        if !asked.redrives.is_empty() {
+            // it can have any key that belongs here; with another one it is refused
+            let placed = self.shared.shards_of_slots();
+            let own = (0..).zip(placed).filter(|(_, shard)| *shard == self.ledger.id.0);
+            waiting.extend(own.map(|(slot, _)| slot));
+        }
         self.with_store(
             context,
             move |mut store| async move {
