@@ -120,6 +120,12 @@ impl Scaling {
     }
 }
 
+/// Whether a shard that takes no tasks could: one that was retired and is well, or one that there isn't
+/// yet.
+fn may_be_had(ledger: &ShardLedger) -> bool {
+    ledger.is_absent() || !ledger.is_active() && ledger.state() == ShardState::Open
+}
+
 /// Looks at the load and has shards take tasks or not.
 pub(super) struct Scaler {
     shared: Arc<Shared>,
@@ -174,6 +180,9 @@ impl Scaler {
                     last = self.read();
                 }
                 if let Some(wait) = self.waits_for_shards() {
+                    // an outage isn't a load
+                    self.controller.watch_anew();
+                    last = self.read();
                     pause = Some(wait);
                     continue;
                 }
@@ -271,6 +280,10 @@ impl Scaler {
     }
 
     async fn grow(&mut self) {
+        if !self.shared.shards.iter().any(|ledger| may_be_had(ledger)) {
+            self.controller.none_there();
+            return;
+        }
         match self.find_one_more().await {
             Ok((ledger, how)) => {
                 self.shared.set_active(&ledger, true);
@@ -291,8 +304,7 @@ impl Scaler {
     /// Finds a shard that may take tasks: one that was retired, which costs nothing, or a new one.
     async fn find_one_more(&mut self) -> Result<(Arc<ShardLedger>, &'static str), String> {
         let shared = self.shared.clone();
-        let retired =
-            |ledger: &&Arc<ShardLedger>| !ledger.is_active() && ledger.state() == ShardState::Open;
+        let retired = |ledger: &&Arc<ShardLedger>| may_be_had(ledger) && !ledger.is_absent();
         if let Some(ledger) = shared.shards.iter().find(retired) {
             return Ok((ledger.clone(), "taken back"));
         }

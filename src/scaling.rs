@@ -242,6 +242,12 @@ impl Controller {
         }
     }
 
+    /// There is no shard that could be had now, as those that take no tasks are out of service.
+    pub(crate) fn none_there(&mut self) {
+        self.phase = Phase::Watching;
+        self.retry_at_s = self.now_s + RETRY_MIN_S;
+    }
+
     /// The shard that was asked for can't be had. Returns how long no other is asked for.
     pub(crate) fn could_not_grow(&mut self) -> Duration {
         self.phase = Phase::Watching;

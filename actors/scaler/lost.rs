@@ -44,6 +44,9 @@ impl Scaler {
     /// them. Tells whether anything has changed.
     pub(super) async fn replace_lost(&mut self) -> bool {
         let mut changed = false;
+        if self.well() >= *self.controller.range().start() {
+            self.lost = Lost::default();
+        }
         let may_look = self.lost.not_before.is_none_or(|at| at <= Instant::now());
         let all = self.shared.shards.len();
         while self.well() < *self.controller.range().start()
@@ -84,7 +87,7 @@ impl Scaler {
     pub(super) fn waits_for_shards(&self) -> Option<Duration> {
         let left = |at: Instant| at.saturating_duration_since(Instant::now());
         // traffic has it look again sooner, at no cost
-        let wait = self.lost.not_before.map_or(LOOK_AGAIN_MIN, left);
-        (self.well() == 0).then(|| wait.max(super::TICK))
+        let wait = self.lost.not_before.map(left).filter(|left| !left.is_zero());
+        (self.well() == 0).then(|| wait.unwrap_or(LOOK_AGAIN_MIN).max(super::TICK))
     }
 }

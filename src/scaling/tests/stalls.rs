@@ -49,6 +49,25 @@ fn no_shard_is_retired_because_the_disk_stalled() {
     }
 }
 
+// An outage of twenty minutes forbade growth for as long again.
+#[test]
+fn shards_that_are_out_of_service_are_asked_for_every_few_seconds() {
+    let mut controller = Controller::new(1..=2, TARGET, RETIRE_AFTER);
+    let (mut plant, mut asked_at) = (plant(1e9), Vec::new());
+    for tick in 0..6_000 {
+        let figures = plant.closed_loop(0.1, 2_048.0, 1);
+        if controller.advise(&figures).decision.is_some() {
+            controller.none_there();
+            asked_at.push(f64::from(tick) * 0.1);
+        }
+    }
+    assert!(
+        asked_at.windows(2).all(|pair| (4.9..7.0).contains(&(pair[1] - pair[0]))),
+        "{asked_at:?}"
+    );
+    assert!(asked_at.len() > 80, "{asked_at:?}");
+}
+
 #[test]
 fn a_shard_is_still_given_back_where_a_slow_disk_stores_little() {
     let mut world = World::new(plant(20_000.0), 1..=4);
