@@ -76,14 +76,7 @@ impl Worker {
     /// Takes what waits in another worker whose slots are all taken, as work stealing does (Blumofe and
     /// Leiserson, 1999): the first that waits where most wait. Its credit comes along.
     fn steal(&self) -> Option<Arc<Attempt>> {
-        // a shutdown gives back what waits
-        if !self.shared.is_claiming() {
-            return None;
-        }
-        let concurrency = self.shared.settings.workers.concurrency;
-        let others = self.shared.workers.iter().filter(|other| other.index != self.ledger.index);
-        let full = others.filter(|other| other.running.load(Ordering::Acquire) >= concurrency);
-        let from = full.max_by_key(|other| other.queue().len())?;
+        let from = self.others_that_are_full().max_by_key(|other| other.queue().len())?;
         let attempt = from.queue().pop()?;
         attempt.worker.store(self.ledger.index, Ordering::Release);
         let slots = &self.shared.slots;
@@ -91,19 +84,31 @@ impl Worker {
         Some(attempt)
     }
 
-    /// Has a worker with a free slot come for what waits here, if all slots are taken: it may have had
-    /// nothing to do when there was nothing to take yet.
+    fn others_that_are_full(&self) -> impl Iterator<Item = &Arc<WorkerLedger>> {
+        // a shutdown gives back what waits
+        let workers = if self.shared.is_claiming() { &*self.shared.workers } else { &[] };
+        let others = workers.iter().filter(|other| other.index != self.ledger.index);
+        others.filter(|other| !self.has_slot(other))
+    }
+
+    fn has_slot(&self, worker: &WorkerLedger) -> bool {
+        worker.running.load(Ordering::Acquire) < self.shared.settings.workers.concurrency
+    }
+
+    /// Has others with free slots come for what waits here, if all slots are taken: they may have had
+    /// nothing to do when there was nothing to take yet. And looks once more itself, if it has one.
     fn share(&self) {
-        let concurrency = self.shared.settings.workers.concurrency;
-        let has_slot = |of: &WorkerLedger| of.running.load(Ordering::Acquire) < concurrency;
-        if has_slot(&self.ledger) || self.ledger.queue().len() == 0 {
+        if self.has_slot(&self.ledger) {
+            // what came to wait since it looked found it awake
+            if self.others_that_are_full().any(|other| other.queue().len() > 0) {
+                self.ledger.wake();
+            }
             return;
         }
-        let mut others = self.shared.workers.iter();
-        let told = |of: &WorkerLedger| of.armed.load(Ordering::Acquire);
-        if let Some(free) = others.find(|other| has_slot(other) && !told(other)) {
-            free.wake();
-        }
+        let waiting = self.ledger.queue().len();
+        let others = self.shared.workers.iter();
+        let free = others.filter(|other| other.index != self.ledger.index && self.has_slot(other));
+        free.take(waiting).for_each(|other| other.wake());
     }
 
     fn start(&self, attempt: Arc<Attempt>, started_at: Timestamp) {
