@@ -123,9 +123,9 @@ impl Dispatcher {
         let limits = SubmitLimits { payload_bytes: self.shared.settings.limits.payload };
         let queues = self.shared.queues_of();
         let mut accepted = submit.check(&self.shared.registry, &queues, limits)?;
-        if let Some(input) = accepted.cached.take() {
+        if let Some(input) = accepted.cached.0.pop() {
             let room = permit.take_cached().expect("a permit has room for what stays in memory");
-            accepted.cached = Some(Arc::new(Counted::new(input, room)));
+            accepted.cached.0.push(Arc::new(Counted::new(input, room)));
         }
         Ok(accepted)
     }

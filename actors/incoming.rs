@@ -54,9 +54,9 @@ pub(crate) struct Kept {
     targets: Vec<Target>,
 }
 
-/// Tasks whose callers chose their ids, and whose arguments stay in memory.
+/// Tasks whose callers chose their ids, and of which something stays in memory.
 pub(crate) struct Known {
-    /// They may have ended before: that has to be looked up, or nobody would let go of the arguments.
+    /// They may have ended before: that has to be looked up, or nobody would let go of it.
     pub(crate) ids: Vec<TaskId>,
     /// Arguments of those that have some already.
     pub(crate) spare: OneByOne<Arc<dyn CachedInput>>,
@@ -125,7 +125,8 @@ impl Incoming {
         waiter: Waiter,
     ) {
         let (before, kib_before) = (self.len(), self.kib);
-        for Accepted { task, delay, cached, targets } in accepted {
+        for Accepted { task, delay, mut cached, mut targets } in accepted {
+            let (cached, targets) = (cached.0.pop(), std::mem::take(&mut targets.0));
             self.kib += kib(&task);
             self.kept.push(Kept { delay, named: task.id.is_some(), cached, targets });
             self.tasks.push(task);
@@ -279,8 +280,11 @@ impl Incoming {
         let mut cached = self.ledger.cached();
         for (kept, stored) in self.kept.iter_mut().zip(submitted) {
             let Ok(id) = stored else { continue };
+            let keeps = !kept.targets.is_empty() || kept.cached.is_some();
+            known.ids.extend((keeps && kept.named).then_some(*id));
             if !kept.targets.is_empty() {
-                targets.insert(id.sequence(), std::mem::take(&mut kept.targets));
+                // those of an earlier submission hear of it, too
+                targets.entry(id.sequence()).or_default().append(&mut kept.targets);
             }
             let Some(input) = kept.cached.take() else { continue };
             match cached.entry(id.sequence()) {
@@ -288,7 +292,6 @@ impl Incoming {
                 // what is stored already is left as it is
                 Entry::Occupied(_) => known.spare.0.push(input),
             }
-            known.ids.extend(kept.named.then_some(*id));
         }
         known
     }

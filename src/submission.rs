@@ -3,7 +3,6 @@
 mod typed;
 
 use std::fmt;
-use std::mem;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -134,8 +133,9 @@ pub(crate) struct Accepted {
     pub(crate) task: NewTask,
     /// How long after its submission it may start, counted from when it is stored.
     pub(crate) delay: Option<Duration>,
-    pub(crate) cached: Option<Arc<dyn CachedInput>>,
-    pub(crate) targets: Vec<Target>,
+    /// One at most.
+    pub(crate) cached: OneByOne<Arc<dyn CachedInput>>,
+    pub(crate) targets: OneByOne<Target>,
 }
 
 /// The limits that a submission is checked against.
@@ -322,7 +322,7 @@ impl Submit {
         if definition.role != Role::Task {
             return Err(unknown());
         }
-        let mut special = self.special.map(|special| *special).unwrap_or_default();
+        let special = self.special.map(|special| *special).unwrap_or_default();
         for callback in &special.callbacks {
             let found = registry.get(callback).filter(|found| found.role != Role::Task);
             found.ok_or_else(|| Error::UnknownTask { name: callback.to_string() })?;
@@ -343,7 +343,7 @@ impl Submit {
                     source => Error::Encode { name: self.name.to_string(), source },
                 });
             }
-            Arguments::Cached(mut input) => (definition.options.codec, None, input.0.pop()),
+            Arguments::Cached(input) => (definition.options.codec, None, input),
             Arguments::Encoded { .. } if definition.cached => {
                 return Err(Error::InvalidOption {
                     option: "arguments",
@@ -355,7 +355,7 @@ impl Submit {
                 let (limit, actual) = (limits.payload_bytes, bytes.len());
                 return Err(Error::PayloadTooLarge { limit, actual });
             }
-            Arguments::Encoded { codec, bytes } => (codec, Some(bytes), None),
+            Arguments::Encoded { codec, bytes } => (codec, Some(bytes), OneByOne::default()),
         };
         let task = NewTask {
             id: special.id,
@@ -370,7 +370,7 @@ impl Submit {
             callbacks: (!special.callbacks.is_empty()).then(|| special.callbacks.into()),
             overrides: special.overrides,
         };
-        Ok(Accepted { task, delay, cached, targets: mem::take(&mut special.targets.0) })
+        Ok(Accepted { task, delay, cached, targets: special.targets })
     }
 }
 

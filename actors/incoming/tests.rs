@@ -4,6 +4,7 @@ use super::*;
 use crate::actors::ledger::ShardState;
 use crate::admission::{Admission, AdmissionLimits, Demand};
 use crate::codec::Codec;
+use crate::panic_message::OneByOne;
 
 fn came(lens: &[usize]) -> VecDeque<Came> {
     lens.iter().map(|len| Came { len: *len, at: Instant::now() }).collect()
@@ -54,7 +55,7 @@ fn accepted(bytes: usize) -> Accepted {
         callbacks: None,
         overrides: None,
     };
-    Accepted { task, delay: None, cached: None, targets: Vec::new() }
+    Accepted { task, delay: None, cached: OneByOne::default(), targets: OneByOne::default() }
 }
 
 #[test]

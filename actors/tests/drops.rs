@@ -64,7 +64,7 @@ async fn cached_arguments_of_tasks_that_end_together_are_dropped_one_by_one() {
 
 // They were dropped where the mistake was found, with a panic while the first one unwound.
 #[actix::test]
-async fn cached_arguments_of_a_refused_bulk_are_dropped_one_by_one() {
+async fn what_came_with_refused_tasks_is_dropped_one_by_one() {
     let dir = tempfile::tempdir().unwrap();
     let gate = Gate::new();
     let builder = Queue::builder().dir(dir.path().join("queue")).shards(2);
@@ -72,23 +72,32 @@ async fn cached_arguments_of_a_refused_bulk_are_dropped_one_by_one() {
     let queue = builder.data(gate.clone()).start().await.unwrap();
     let world = World { _dir: dir, queue, gate };
     let dropped = Arc::new(AtomicUsize::new(0));
-    let hold = || holding::task(Cached::new(Alone(dropped.clone())));
-    let unknown = || holding::task(Cached::new(Alone(dropped.clone()))).queue("not a name");
-    let ids = [0, 1].map(|shard| TaskId::new(ShardId(shard), 1_000_000));
+    // two values each
+    let hold = || {
+        let value = Alone(dropped.clone());
+        let closure = move |_: TaskResult| std::mem::forget(value);
+        holding::task(Cached::new(Alone(dropped.clone()))).on_result(closure)
+    };
+    let ids = [0, 1, 9].map(|shard| TaskId::new(ShardId(shard), 1_000_000));
     let bulks = [
-        vec![hold(), hold(), unknown(), hold()],
-        vec![hold().key("a"), hold(), unknown(), hold()],
+        vec![hold(), hold(), hold().queue("not a name"), hold()],
+        vec![hold().key("a"), hold(), hold().queue("not a name"), hold()],
         vec![hold().with_id(ids[0]), hold().with_id(ids[1])],
         vec![hold().key("a"), hold().with_id(ids[0]), hold().with_id(ids[1])],
     ];
     let all: usize = bulks.iter().map(Vec::len).sum();
     for bulk in bulks {
-        let refused = world.queue.submit_all(bulk).await;
+        let refused = world.queue.submit_all(bulk).await.unwrap_err();
         assert!(
-            matches!(refused, Err(Error::InvalidName { .. } | Error::InvalidOption { .. })),
-            "{refused:?}"
+            matches!(refused, Error::InvalidName { .. } | Error::InvalidOption { .. }),
+            "{refused}"
         );
     }
+    for one in [hold().queue("not a name"), hold().with_id(ids[2])] {
+        let refused = world.queue.submit(one).await.unwrap_err();
+        assert!(matches!(refused, Error::InvalidName { .. } | Error::NotFound { .. }), "{refused}");
+    }
+    let all = (all + 2) * 2;
     world.until("all drops", |_| dropped.load(Ordering::SeqCst) == all).await;
     world.gate.open.add_permits(1);
     let handles = world.submit(1).await;

@@ -325,8 +325,9 @@ async fn the_arguments_of_a_task_that_has_ended_are_freed_if_it_is_submitted_aga
     let id = first.id();
     in_time(first).await.unwrap();
     for _ in 0..3 {
-        let again = in_time(queue.submit(shares(0).with_id(id))).await.unwrap();
-        assert_eq!(again.id(), id);
+        let value = own::Counted::new(&alive);
+        let again = shares(0).with_id(id).on_result(move |_| drop(value));
+        assert_eq!(in_time(queue.submit(again)).await.unwrap().id(), id);
     }
     in_time(in_time(queue.submit(shares(0))).await.unwrap()).await.unwrap();
     let freed = async {
