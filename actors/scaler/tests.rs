@@ -17,6 +17,15 @@ async fn start(dir: &std::path::Path, shards: usize) -> Queue {
     builder.data(Arc::new(AtomicUsize::new(0))).start().await.unwrap()
 }
 
+/// A queue whose number of shards follows the load.
+async fn start_following(dir: &std::path::Path) -> Queue {
+    let mut settings = Settings::default();
+    settings.storage.dir = dir.to_path_buf();
+    let builder = Queue::builder().settings(settings).shards_between(1, 2);
+    let runs = Arc::new(AtomicUsize::new(0));
+    builder.register::<count::Task>().data(runs).start().await.unwrap()
+}
+
 /// Waits until the scaler waits for traffic.
 async fn until_asleep(queue: &Queue) {
     let look = async {
@@ -53,11 +62,7 @@ async fn a_retired_shard_takes_tasks_while_no_active_one_can() {
 #[actix::test]
 async fn another_shard_stands_in_where_all_are_out_of_service() {
     let place = tempfile::tempdir().unwrap();
-    let mut settings = Settings::default();
-    settings.storage.dir = place.path().join("queue");
-    let builder = Queue::builder().settings(settings).shards_between(1, 2);
-    let runs = Arc::new(AtomicUsize::new(0));
-    let queue = builder.register::<count::Task>().data(runs).start().await.unwrap();
+    let queue = start_following(&place.path().join("queue")).await;
     let shards = &queue.shared().shards;
     assert_eq!(queue.submit(count::task()).await.unwrap().id().shard(), ShardId(0));
     until_asleep(&queue).await;
@@ -202,11 +207,7 @@ async fn each_decision_is_logged_with_the_figures_behind_it() {
 #[actix::test]
 async fn a_scaler_sleeps_when_there_is_no_traffic() {
     let place = tempfile::tempdir().unwrap();
-    let mut settings = Settings::default();
-    settings.storage.dir = place.path().join("queue");
-    let builder = Queue::builder().settings(settings).shards_between(1, 2);
-    let runs = Arc::new(AtomicUsize::new(0));
-    let queue = builder.register::<count::Task>().data(runs).start().await.unwrap();
+    let queue = start_following(&place.path().join("queue")).await;
     for _ in 0..3 {
         until_asleep(&queue).await;
         queue.submit(count::task()).await.unwrap().await.unwrap();
