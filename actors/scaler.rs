@@ -232,6 +232,9 @@ impl Scaler {
 
     async fn carry_out(&mut self, decision: Decision) {
         match decision {
+            Decision::Grow { .. } if !self.shared.shards.iter().any(|of| may_be_had(of)) => {
+                self.controller.none_there();
+            }
             Decision::Grow { load } => {
                 let (Load { per_s, wait_s, busy, .. }, shards) = (load, self.shared.active());
                 let why = "submissions wait for long; one more shard is tried";
@@ -280,10 +283,6 @@ impl Scaler {
     }
 
     async fn grow(&mut self) {
-        if !self.shared.shards.iter().any(|ledger| may_be_had(ledger)) {
-            self.controller.none_there();
-            return;
-        }
         match self.find_one_more().await {
             Ok((ledger, how)) => {
                 self.shared.set_active(&ledger, true);
