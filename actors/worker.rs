@@ -68,7 +68,8 @@ impl Worker {
             let Some(attempt) = own.or_else(|| self.steal()) else { break };
             self.start(attempt, started_at);
         }
-        self.ledger.armed.store(false, Ordering::Release);
+        // one that fills up meanwhile sees this, or is seen by the look after it
+        self.ledger.armed.swap(false, Ordering::AcqRel);
         self.share();
         report(&self.shared, &self.ledger);
     }
@@ -106,9 +107,11 @@ impl Worker {
             return;
         }
         let waiting = self.ledger.queue().len();
-        let others = self.shared.workers.iter();
-        let free = others.filter(|other| other.index != self.ledger.index && self.has_slot(other));
-        free.take(waiting).for_each(|other| other.wake());
+        // one that was told before may have its thread held, or be full by now
+        let free = |other: &&Arc<WorkerLedger>| {
+            self.has_slot(other) && !other.armed.load(Ordering::Acquire)
+        };
+        self.shared.workers.iter().filter(free).take(waiting).for_each(|other| other.wake());
     }
 
     fn start(&self, attempt: Arc<Attempt>, started_at: Timestamp) {
