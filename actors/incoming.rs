@@ -283,8 +283,13 @@ impl Incoming {
             let keeps = !kept.targets.is_empty() || kept.cached.is_some();
             known.ids.extend((keeps && kept.named).then_some(*id));
             if !kept.targets.is_empty() {
-                // those of an earlier submission hear of it, too
-                targets.entry(id.sequence()).or_default().append(&mut kept.targets);
+                // those of an earlier submission hear of it, too, but no mailbox twice
+                let there = targets.entry(id.sequence()).or_default();
+                for target in kept.targets.drain(..) {
+                    if !there.iter().any(|other| target.is_same_mailbox(other)) {
+                        there.push(target);
+                    }
+                }
             }
             let Some(input) = kept.cached.take() else { continue };
             match cached.entry(id.sequence()) {

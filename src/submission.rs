@@ -34,6 +34,13 @@ pub(crate) enum Target {
     Closure(Closure),
 }
 
+impl Target {
+    /// Whether both are one mailbox.
+    pub(crate) fn is_same_mailbox(&self, other: &Target) -> bool {
+        matches!((self, other), (Target::Mailbox(one), Target::Mailbox(two)) if one == two)
+    }
+}
+
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

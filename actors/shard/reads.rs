@@ -13,7 +13,7 @@ use crate::actors::supervision::ChildEnd;
 use crate::error::{Error, Result, StoreError};
 use crate::panic_message::OneByOne;
 use crate::proof::Point;
-use crate::record::{TaskId, TaskRecord, TaskStatus};
+use crate::record::{Delivery, TaskId, TaskRecord};
 use crate::result::TaskResult;
 use crate::store::{Lookup, ShardStore};
 
@@ -87,11 +87,11 @@ impl<S: ShardStore> Handler<Recheck> for ShardActor<S> {
     fn handle(&mut self, Recheck(id): Recheck, context: &mut Context<Self>) {
         self.look_up(id, context, move |actor, found, context| {
             let sequence = id.sequence();
-            let ended = found.map(|record| (record.status, actor.result_of(&record)));
+            let ended = found.map(|record| (record.delivery.clone(), actor.result_of(&record)));
             let (ended, targets) = match ended {
                 Ok((_, None)) => return,
                 // its closures and mailboxes are for its delivery
-                Ok((TaskStatus::Callbacking, Some(result))) => (Ok(result), None),
+                Ok((Delivery::Pending | Delivery::Callbacking, Some(result))) => (Ok(result), None),
                 Ok((_, Some(result))) => (Ok(result), actor.ledger.targets().remove(&sequence)),
                 Err(error @ (Error::NotFound { .. } | Error::ResultExpired { .. })) => {
                     (Err(error), actor.ledger.targets().remove(&sequence))

@@ -27,8 +27,8 @@ impl Drop for Unsent {
             return;
         }
         let mut targets = self.ledger.targets();
-        for item in self.items.drain(..).filter(|item| !item.targets.is_empty()) {
-            targets.insert(item.result.id().sequence(), item.targets);
+        for mut item in self.items.drain(..).filter(|item| !item.targets.is_empty()) {
+            targets.entry(item.result.id().sequence()).or_default().append(&mut item.targets);
         }
     }
 }

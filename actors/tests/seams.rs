@@ -151,3 +151,41 @@ async fn ids_that_a_caller_may_have_been_told_are_given_to_no_other_task() {
     let next = world.submit(1).await[0].id();
     assert!(next.sequence() > 1, "{next}");
 }
+
+// Those of both submissions hear of it. They were let go of while the result waited for its turn.
+#[actix::test]
+async fn closures_are_kept_for_a_result_that_waits_when_its_task_is_submitted_again() {
+    let mut panics = None;
+    let world = World::new(1, |settings| {
+        panics = Some(Panics::in_directory(&settings.storage.dir));
+        settings.delivery.in_flight = 1;
+    })
+    .await;
+    world.gate.open.add_permits(2);
+    let heard = Arc::new(AtomicUsize::new(0));
+    let mailbox = Counter(heard.clone()).start().recipient();
+    let hears = |number| {
+        let heard = heard.clone();
+        let closure = move |_| {
+            heard.fetch_add(10, Ordering::SeqCst);
+        };
+        gated::task(number).reply_to(mailbox.clone()).on_result(closure)
+    };
+    // the one that is on its way keeps the others waiting
+    let (delivers, go_on) = panics.unwrap().hold(Point::CallbackDeliver);
+    let first = world.queue.submit(hears(1)).await.unwrap();
+    delivers.await.unwrap();
+    let second = world.queue.submit(hears(2)).await.unwrap();
+    while second.record().await.unwrap().delivery != Delivery::Pending {}
+    let again = world.queue.submit(hears(2).with_id(second.id())).await.unwrap();
+    assert_eq!(again.id(), second.id());
+    // answered behind the look at what became of it
+    world.queue.counts().await.unwrap();
+    drop(go_on);
+    // a mailbox gets a result once, each closure hears of it
+    world.until("all hear", |_| heard.load(Ordering::SeqCst) >= 32).await;
+    for handle in [first, second] {
+        while handle.record().await.unwrap().delivery != Delivery::Callbacked {}
+    }
+    assert_eq!(heard.load(Ordering::SeqCst), 32);
+}
