@@ -235,6 +235,11 @@ impl ShardLedger {
         }
     }
 
+    /// Whether it is out of service.
+    pub(crate) fn is_quarantined(&self) -> bool {
+        self.state() == ShardState::Quarantined
+    }
+
     pub(crate) fn is_absent(&self) -> bool {
         self.state() == ShardState::Absent
     }

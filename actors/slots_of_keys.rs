@@ -6,7 +6,7 @@ use actix::{ActorFutureExt, AsyncContext, Handler, WrapFuture};
 use tokio::sync::oneshot;
 
 use super::dispatcher::{Dispatcher, DispatcherContext};
-use super::ledger::{ShardLedger, ShardState};
+use super::ledger::ShardLedger;
 use super::messages::{MoveSlots, SlotsInUse};
 use super::system::Shared;
 use crate::error::{Error, Result, StartError, StoreError, StoreErrorKind};
@@ -67,11 +67,10 @@ pub(super) async fn place_at_start(shared: &Shared) -> Result<()> {
 /// The numbers of the shards that take new tasks, without those that are out of service, if there are
 /// others.
 fn active(shared: &Shared) -> Vec<u16> {
-    let active = || shared.shards.iter().filter(|ledger| ledger.is_active());
-    let numbers = |of: &ShardLedger| of.id.0;
-    let well = active().filter(|ledger| ledger.state() != ShardState::Quarantined);
-    let well: Vec<u16> = well.map(|ledger| numbers(ledger)).collect();
-    if well.is_empty() { active().map(|ledger| numbers(ledger)).collect() } else { well }
+    let active = shared.shards.iter().filter(|ledger| ledger.is_active());
+    let (out, well): (Vec<_>, Vec<_>) = active.partition(|ledger| ledger.is_quarantined());
+    let of = if well.is_empty() { out } else { well };
+    of.iter().map(|ledger| ledger.id.0).collect()
 }
 
 fn cannot_start(error: Error) -> Error {

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::blocking::Refusal;
-use super::ledger::{Blocking, Done, FinishBatch, ShardState, WorkerLedger};
+use super::ledger::{Blocking, Done, FinishBatch, WorkerLedger};
 use super::messages::{Finish, Quiesce, Run, Wake};
 use super::slots::Freed;
 use super::system::Shared;
@@ -263,9 +263,8 @@ pub(super) fn report(shared: &Shared, worker: &WorkerLedger) {
     let wake = shared.slots.release(worker.index, &freed);
     shared.wake(wake);
     // the others wait until the end of what ran alone is stored, unless that takes long
-    let quarantined = |shard: &ShardId| {
-        shared.shard(*shard).is_some_and(|shard| shard.state() == ShardState::Quarantined)
-    };
+    let quarantined =
+        |shard: &ShardId| shared.shard(*shard).is_some_and(|shard| shard.is_quarantined());
     if let Some(shard) = alone.filter(quarantined) {
         shared.wake(shared.slots.stores_nothing(shard));
     }

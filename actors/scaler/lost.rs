@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{MoveSlots, Scaler, ShardLedger, ShardState};
+use super::{MoveSlots, Scaler};
 
 /// How long it takes until another shard is looked for after there was none: at first, and at most; it
 /// doubles in between.
@@ -30,14 +30,10 @@ impl Lost {
     }
 }
 
-fn is_out(ledger: &ShardLedger) -> bool {
-    ledger.state() == ShardState::Quarantined
-}
-
 impl Scaler {
     /// How many shards take tasks and can.
     fn well(&self) -> usize {
-        self.active().filter(|ledger| !is_out(ledger)).count()
+        self.active().filter(|ledger| !ledger.is_quarantined()).count()
     }
 
     /// Has others take tasks in the place of shards that are out of service, at least `shards.min` of
@@ -68,7 +64,8 @@ impl Scaler {
             }
         }
         if self.well() > 0 {
-            for ledger in self.active().filter(|ledger| is_out(ledger)).cloned().collect::<Vec<_>>()
+            for ledger in
+                self.active().filter(|ledger| ledger.is_quarantined()).cloned().collect::<Vec<_>>()
             {
                 self.shared.set_active(&ledger, false);
                 changed = true;

@@ -4,6 +4,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::*;
+use crate::actors::ledger::ShardState;
 use crate::keys::slot_of;
 use crate::prelude::*;
 
