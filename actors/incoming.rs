@@ -285,11 +285,7 @@ impl Incoming {
             if !kept.targets.is_empty() {
                 // those of an earlier submission hear of it, too, but no mailbox twice
                 let there = targets.entry(id.sequence()).or_default();
-                for target in kept.targets.drain(..) {
-                    if !there.iter().any(|other| target.is_same_mailbox(other)) {
-                        there.push(target);
-                    }
-                }
+                Target::merge(there, kept.targets.drain(..));
             }
             let Some(input) = kept.cached.take() else { continue };
             match cached.entry(id.sequence()) {

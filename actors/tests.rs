@@ -21,6 +21,8 @@ use crate::store::ShardStore;
 
 #[cfg(feature = "proof")]
 mod across_shards;
+#[cfg(feature = "proof")]
+mod again;
 mod blocking;
 mod bulks;
 mod clocks;

@@ -36,8 +36,17 @@ pub(crate) enum Target {
 
 impl Target {
     /// Whether both are one mailbox.
-    pub(crate) fn is_same_mailbox(&self, other: &Target) -> bool {
+    fn is_same_mailbox(&self, other: &Target) -> bool {
         matches!((self, other), (Target::Mailbox(one), Target::Mailbox(two)) if one == two)
+    }
+
+    /// Adds those that want a task's result, too; a mailbox gets it once.
+    pub(crate) fn merge(there: &mut Vec<Target>, more: impl Iterator<Item = Target>) {
+        for target in more {
+            if !there.iter().any(|other| target.is_same_mailbox(other)) {
+                there.push(target);
+            }
+        }
     }
 }
 
@@ -292,6 +301,10 @@ impl Submit {
     /// Submits again what ended in [`Error::Unknown`]: under the same id, so that it is stored at
     /// most once while its record is kept. An id that its shard never gave out is refused as
     /// [`Error::NotFound`].
+    ///
+    /// If it is stored, its arguments and options stay as they were submitted first. The mailbox and the
+    /// closures of each submission get its result, unless that was sent before this one came; the handle
+    /// gets it in any case.
     #[must_use]
     pub fn with_id(mut self, id: TaskId) -> Self {
         self.special().id = Some(id);

@@ -7,7 +7,8 @@ use crate::attempt::AttemptEnd;
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::lifecycle::{self, AttemptEvent, Situation};
-use crate::store::{Batch, DeliveryEnd, Settlement, ShardStore};
+use crate::record::TaskId;
+use crate::store::{Batch, Cancellation, DeliveryEnd, Settlement, ShardStore};
 
 /// A batch on its way, and everything that waits for its answer.
 pub(super) struct InFlight {
@@ -33,8 +34,18 @@ impl<S: ShardStore> ShardActor<S> {
         let grant = self.take_credits_for(&inbox);
         let snapshot = self.shared.subscriptions.snapshot();
         let now = self.shared.clock.now();
-        let settlements =
-            inbox.done().map(|done| self.settlement(done, &snapshot.watched, now)).collect();
+        let targets = self.ledger.targets();
+        // of those of a later submission by the id, neither row nor attempt knows
+        let awaited = |id: TaskId| targets.contains_key(&id.sequence());
+        let settlements = inbox.done().map(|done| {
+            let settlement = self.settlement(done, &snapshot.watched, now);
+            Settlement { notify: settlement.notify || awaited(settlement.id), ..settlement }
+        });
+        let settlements = settlements.collect();
+        let cancels = inbox.asked.cancels.iter().map(|cancel| cancel.id);
+        let cancellation = |id| Cancellation { id, notify: awaited(id) };
+        let cancellations = cancels.map(cancellation).collect();
+        drop(targets);
         let deliveries: Vec<DeliveryEnd> =
             inbox.delivered.iter().flat_map(|parcel| parcel.body().ends.iter().copied()).collect();
         let deliver = self.delivery_credits(deliveries.len());
@@ -42,7 +53,7 @@ impl<S: ShardStore> ShardActor<S> {
             now,
             settlements,
             deliveries,
-            cancellations: inbox.asked.cancels.iter().map(|cancel| cancel.id).collect(),
+            cancellations,
             watched: snapshot.watched.clone(),
             shards_of_slots: match inbox.asked.redrives.is_empty() {
                 true => Vec::new(),

@@ -90,8 +90,9 @@ impl<S: ShardStore> Handler<Recheck> for ShardActor<S> {
             let ended = found.map(|record| (record.delivery.clone(), actor.result_of(&record)));
             let (ended, targets) = match ended {
                 Ok((_, None)) => return,
-                // its closures and mailboxes are for its delivery
-                Ok((Delivery::Pending | Delivery::Callbacking, Some(result))) => (Ok(result), None),
+                // its closures and mailboxes are for its delivery; for one that is on its way they come
+                // too late
+                Ok((Delivery::Pending, Some(result))) => (Ok(result), None),
                 Ok((_, Some(result))) => (Ok(result), actor.ledger.targets().remove(&sequence)),
                 Err(error @ (Error::NotFound { .. } | Error::ResultExpired { .. })) => {
                     (Err(error), actor.ledger.targets().remove(&sequence))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::actors::ledger::{DeliverItem, ShardLedger};
+use crate::submission::Target;
 
 /// Results whose targets are out of the ledger. If the shard panics with them, the targets go back:
 /// the next actor finds the deliveries in its file, and needs to know who waits for them.
@@ -28,7 +29,8 @@ impl Drop for Unsent {
         }
         let mut targets = self.ledger.targets();
         for mut item in self.items.drain(..).filter(|item| !item.targets.is_empty()) {
-            targets.entry(item.result.id().sequence()).or_default().append(&mut item.targets);
+            let there = targets.entry(item.result.id().sequence()).or_default();
+            Target::merge(there, item.targets.drain(..));
         }
     }
 }

@@ -9,7 +9,7 @@ use super::kinds::KindId;
 use super::row::{self, Details, Targets};
 use super::settle::Ended;
 use super::work::Work;
-use super::{CancelOutcome, Parent, RedriveOutcome};
+use super::{CancelOutcome, Cancellation, Parent, RedriveOutcome};
 use crate::clock::Timestamp;
 use crate::keys::slot_of;
 use crate::lifecycle::{self, Cancel, State};
@@ -71,14 +71,15 @@ impl Head {
 
 impl Work<'_> {
     pub(super) fn cancel_all(&mut self) -> rusqlite::Result<()> {
-        for id in &self.batch.cancellations {
-            let outcome = self.cancel(id.sequence())?;
+        for cancellation in &self.batch.cancellations {
+            let outcome = self.cancel(*cancellation)?;
             self.result.cancelled.push(outcome);
         }
         Ok(())
     }
 
-    fn cancel(&mut self, sequence: u64) -> rusqlite::Result<CancelOutcome> {
+    fn cancel(&mut self, cancellation: Cancellation) -> rusqlite::Result<CancelOutcome> {
+        let sequence = cancellation.id.sequence();
         let Some(head) = self.head(sequence)? else { return Ok(CancelOutcome::NotFound) };
         match lifecycle::cancel(head.state) {
             Cancel::Request => return Ok(CancelOutcome::Requested),
@@ -86,7 +87,7 @@ impl Work<'_> {
             Cancel::End => {}
         }
         let watched = head.parent.is_none() && self.is_watched(head.definition);
-        let notify = head.memory || watched;
+        let notify = head.memory || watched || cancellation.notify;
         let ended = Ended {
             sequence,
             claim_no: head.claim_no,

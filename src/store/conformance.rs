@@ -20,9 +20,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Batch, BatchResult, CancelOutcome, Claim, ClaimBudget, DeliveryEnd, ListFilter, Lookup, Memory,
-    NewTask, Overrides, Parent, Recovered, RedriveOutcome, Runnable, Settled, Settlement,
-    ShardStore, StoreOptions,
+    Batch, BatchResult, CancelOutcome, Cancellation, Claim, ClaimBudget, DeliveryEnd, ListFilter,
+    Lookup, Memory, NewTask, Overrides, Parent, Recovered, RedriveOutcome, Runnable, Settled,
+    Settlement, ShardStore, StoreOptions,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::codec::Codec;
@@ -165,6 +165,10 @@ fn settlement(claim: &Claim, event: AttemptEvent, now: Timestamp) -> Settlement 
     }
 }
 
+fn cancelled(id: TaskId) -> Cancellation {
+    Cancellation { id, notify: false }
+}
+
 fn delivered(id: TaskId, claim_no: u32) -> DeliveryEnd {
     DeliveryEnd { id, claim_no, dead: None }
 }
@@ -291,7 +295,7 @@ impl<F: Factory> World<F> {
     }
 
     async fn cancel(&mut self, id: TaskId) -> CancelOutcome {
-        self.apply(Batch { cancellations: vec![id], ..self.batch() }).await.cancelled[0]
+        self.apply(Batch { cancellations: vec![cancelled(id)], ..self.batch() }).await.cancelled[0]
     }
 
     async fn redrive(&mut self, id: TaskId) -> RedriveOutcome {

@@ -120,6 +120,14 @@ pub(crate) struct Settlement {
     pub(crate) parent: Option<Parent>,
 }
 
+/// A task that is to end if it hasn't started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cancellation {
+    pub(crate) id: TaskId,
+    /// Whether a target in memory waits for its end of which the row doesn't know.
+    pub(crate) notify: bool,
+}
+
 /// The end of a delivery to targets in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeliveryEnd {
@@ -135,7 +143,7 @@ pub(crate) struct Batch {
     pub(crate) now: Timestamp,
     pub(crate) settlements: Vec<Settlement>,
     pub(crate) deliveries: Vec<DeliveryEnd>,
-    pub(crate) cancellations: Vec<TaskId>,
+    pub(crate) cancellations: Vec<Cancellation>,
     /// Which definitions have subscriptions in memory, by index; a missing entry hasn't.
     pub(crate) watched: Vec<bool>,
     pub(crate) redrives: Vec<TaskId>,

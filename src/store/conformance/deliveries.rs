@@ -238,12 +238,14 @@ pub(super) async fn a_cancellation_is_notified_like_any_end<F: Factory>(factory:
     let asked = world.submit_one(NewTask { volatile: true, ..with_callbacks(1) }).await;
     let watched = world.submit_one(task(QUICK)).await;
     let unwatched = world.submit_one(task(MAIL)).await;
-    let cancellations = vec![asked, watched, unwatched];
+    let joined = world.submit_one(task(MAIL)).await;
+    let mut cancellations = [asked, watched, unwatched, joined].map(cancelled).to_vec();
+    cancellations[3].notify = true;
     let mut batch = Batch { cancellations, watched: vec![false; 2], ..world.batch() };
     batch.watched[QUICK] = true;
     let result = world.apply(batch).await;
     let sent: Vec<TaskId> = result.deliver.iter().map(|record| record.id).collect();
-    assert_eq!(sent, [asked, watched]);
+    assert_eq!(sent, [asked, watched, joined]);
     assert_eq!(world.status(unwatched).await, TaskStatus::Cancelled);
     world.deliver(vec![delivered(asked, 0), delivered(watched, 0)]).await;
     assert_eq!(world.status(watched).await, TaskStatus::Callbacked);

@@ -117,7 +117,7 @@ pub(super) async fn a_cancelled_head_is_never_claimed<F: Factory>(factory: F) {
     let mut world = World::new(factory);
     let id = world.submit(vec![with_priority(5), with_priority(4), with_priority(3)]).await;
     let claim = ClaimBudget { slots: 2, ..ClaimBudget::default() };
-    let cancellations = vec![id[0]];
+    let cancellations = vec![cancelled(id[0])];
     let result = world.apply(Batch { cancellations, claim, ..world.batch() }).await;
     assert_eq!(ids(&result.claims), id[1..]);
 }

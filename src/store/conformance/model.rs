@@ -71,6 +71,7 @@ pub(super) enum Item {
     },
     Cancel {
         which: usize,
+        notify: bool,
     },
     Redrive {
         which: usize,
@@ -125,7 +126,8 @@ fn item() -> impl Strategy<Value = Item> {
         1 => which.clone().prop_map(|claim| Item::SettleLate { claim }),
         3 => (which.clone(), any::<bool>()).prop_map(|(which, dead)| Item::Deliver { which, dead }),
         1 => which.clone().prop_map(|which| Item::DeliverLate { which }),
-        1 => which.clone().prop_map(|which| Item::Cancel { which }),
+        1 => (which.clone(), any::<bool>())
+            .prop_map(|(which, notify)| Item::Cancel { which, notify }),
         2 => which.prop_map(|which| Item::Redrive { which }),
     ]
 }
@@ -256,8 +258,8 @@ impl<F: Factory> Pair<F> {
                 model.close(end.id, true, end.dead);
             }
         }
-        for (id, outcome) in batch.cancellations.iter().zip(&result.cancelled) {
-            assert_eq!(*outcome, model.cancel(*id));
+        for (cancellation, outcome) in batch.cancellations.iter().zip(&result.cancelled) {
+            assert_eq!(*outcome, model.cancel(*cancellation));
         }
         for (id, outcome) in batch.redrives.iter().zip(&result.redriven) {
             assert_eq!(*outcome, model.redrive(*id));
@@ -402,7 +404,10 @@ fn fill(model: &mut Model, mut batch: Batch, items: &[Item], queue: QueueIndex) 
                 let late = &model.late_deliveries;
                 batch.deliveries.push(late[which % late.len()]);
             }
-            Item::Cancel { which } => batch.cancellations.extend(choose(*which)),
+            Item::Cancel { which, notify } => {
+                let chosen = choose(*which).into_iter();
+                batch.cancellations.extend(chosen.map(|id| Cancellation { id, notify: *notify }));
+            }
             Item::Redrive { which } if !ended.is_empty() => {
                 batch.redrives.push(ended[which % ended.len()]);
             }

@@ -79,7 +79,7 @@ pub(super) async fn cancelling_the_whole_window_uncovers_what_is_behind_it<F: Fa
     let mut tasks = submit_with(&mut world, [3; 12]).await;
     let head = ids(&world.claim(1).await);
     assert_eq!(head, [tasks.remove(0).1]);
-    let cancellations: Vec<TaskId> = tasks.drain(..5).map(|(_, id)| id).collect();
+    let cancellations = tasks.drain(..5).map(|(_, id)| cancelled(id)).collect();
     let claim = ClaimBudget { slots: 2, ..ClaimBudget::default() };
     let fresh = vec![with_priority(0)];
     let batch = Batch { cancellations, claim, submissions: fresh, ..world.batch() };

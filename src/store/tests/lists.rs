@@ -81,7 +81,10 @@ async fn a_suspect_behind_what_has_been_read_does_not_hide_what_stands_before_it
     store.close().await.unwrap();
     shard.alter("update task set crashes = 1 where state = 2");
     let mut store = shard.open();
-    store.apply(&Batch { cancellations: vec![last], ..batch() }).await.unwrap();
+    store
+        .apply(&Batch { cancellations: vec![Cancellation { id: last, notify: false }], ..batch() })
+        .await
+        .unwrap();
     let other = NewTask { definition: 1, ..task() };
     store.apply(&Batch { submissions: vec![other], ..batch() }).await.unwrap();
     let claims = store.apply(&Batch { claim: claim(1), ..batch() }).await.unwrap().claims;

@@ -169,13 +169,14 @@ impl Model {
         }
     }
 
-    pub(super) fn cancel(&mut self, id: TaskId) -> CancelOutcome {
+    pub(super) fn cancel(&mut self, cancellation: Cancellation) -> CancelOutcome {
+        let Cancellation { id, notify } = cancellation;
         let row = &self.rows[&id];
         match row.state {
             State::Running => CancelOutcome::Requested,
             State::Ended(_) => CancelOutcome::AlreadyFinished(row.status()),
             State::Waiting | State::Ready | State::Held => {
-                let notify = row.volatile;
+                let notify = row.volatile || notify;
                 self.end(id, Outcome::Cancelled, notify);
                 CancelOutcome::Removed
             }
