@@ -15,6 +15,7 @@ use super::shard::ShardActor;
 use super::system::Shared;
 use super::worker::Worker;
 
+use crate::QueueBuilder;
 use crate::prelude::*;
 use crate::record::ShardId;
 use crate::store::ShardStore;
@@ -107,6 +108,14 @@ struct World {
 
 impl World {
     async fn new(shards: usize, adjust: impl FnOnce(&mut Settings)) -> Self {
+        World::with(shards, adjust, |builder| builder).await
+    }
+
+    async fn with(
+        shards: usize,
+        adjust: impl FnOnce(&mut Settings),
+        more: impl FnOnce(QueueBuilder) -> QueueBuilder,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let gate = Gate::new();
         let mut settings = Settings::default();
@@ -115,7 +124,7 @@ impl World {
         settings.workers.count = Some(2);
         adjust(&mut settings);
         let builder = Queue::builder().settings(settings).register::<gated::Task>();
-        let queue = builder.data(gate.clone()).start().await.unwrap();
+        let queue = more(builder.data(gate.clone())).start().await.unwrap();
         World { _dir: dir, queue, gate }
     }
 

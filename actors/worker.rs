@@ -10,7 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
@@ -99,19 +99,18 @@ impl Worker {
     /// Has others with free slots come for what waits here, if all slots are taken: they may have had
     /// nothing to do when there was nothing to take yet. And looks once more itself, if it has one.
     fn share(&self) {
+        // of two of which one fills up as the other comes free, at least one sees both
+        fence(Ordering::SeqCst);
         if self.has_slot(&self.ledger) {
             // what came to wait since it looked found it awake
             if self.others_that_are_full().any(|other| other.queue().len() > 0) {
                 self.ledger.wake();
             }
-            return;
+        } else if self.ledger.queue().len() > 0 {
+            // all of them: one may have its thread held, or find other work before it looks here
+            let workers = self.shared.workers.iter();
+            workers.filter(|other| self.has_slot(other)).for_each(|other| other.wake());
         }
-        let waiting = self.ledger.queue().len();
-        // one that was told before may have its thread held, or be full by now
-        let free = |other: &&Arc<WorkerLedger>| {
-            self.has_slot(other) && !other.armed.load(Ordering::Acquire)
-        };
-        self.shared.workers.iter().filter(free).take(waiting).for_each(|other| other.wake());
     }
 
     fn start(&self, attempt: Arc<Attempt>, started_at: Timestamp) {

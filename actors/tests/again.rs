@@ -11,16 +11,13 @@ async fn held(_result: TaskResult, gate: Data<Arc<Gate>>) -> Result<(), TaskErro
 
 /// A queue that sends one result at a time, and the points that hold its actors.
 async fn world() -> (World, Panics) {
-    let dir = tempfile::tempdir().unwrap();
-    let gate = Gate::new();
-    let mut settings = Settings::default();
-    settings.storage.dir = dir.path().join("queue");
-    settings.delivery.in_flight = 1;
-    let panics = Panics::in_directory(&settings.storage.dir);
-    let builder = Queue::builder().settings(settings).shards(1).data(gate.clone());
-    let builder = builder.register::<gated::Task>().register_callback::<held::Callback>();
-    let queue = builder.start().await.unwrap();
-    (World { _dir: dir, queue, gate }, panics)
+    let mut panics = None;
+    let adjust = |settings: &mut Settings| {
+        panics = Some(Panics::in_directory(&settings.storage.dir));
+        settings.delivery.in_flight = 1;
+    };
+    let world = World::with(1, adjust, |builder| builder.register_callback::<held::Callback>());
+    (world.await, panics.unwrap())
 }
 
 impl World {

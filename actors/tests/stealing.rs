@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::clock::{Clock, Timestamp};
+#[cfg(feature = "proof")]
+use crate::proof::{Panics, Point};
 
 const TASKS: usize = 8;
 
@@ -14,6 +16,10 @@ async fn step(number: usize, gates: Data<Arc<Gates>>) -> Result<usize, std::io::
     Ok(number)
 }
 
+fn stands() -> Clock {
+    Clock::manual(Timestamp::from_micros(1_800_000_000_000_000))
+}
+
 struct Steps {
     _dir: tempfile::TempDir,
     queue: Queue,
@@ -24,11 +30,10 @@ struct Steps {
 async fn start() -> Steps {
     let dir = tempfile::tempdir().unwrap();
     let gates = Arc::new(Gates(std::array::from_fn(|_| Semaphore::new(0))));
-    let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
     let mut settings = Settings::default();
     settings.storage.dir = dir.path().join("queue");
     (settings.workers.count, settings.workers.concurrency) = (Some(2), 1);
-    let builder = Queue::builder().settings(settings).shards(1).clock(clock);
+    let builder = Queue::builder().settings(settings).shards(1).clock(stands());
     let builder = builder.register::<step::Task>();
     let queue = builder.data(gates.clone()).start().await.unwrap();
     gates.0[0].add_permits(1);
@@ -69,4 +74,42 @@ async fn what_waits_behind_an_attempt_that_takes_long_is_run_by_a_worker_that_is
         }
     };
     timeout(Duration::from_secs(30), free).await.expect("all credits come back");
+}
+
+// Only as many were told as there was to take. One that couldn't come took the place of one that could.
+#[cfg(feature = "proof")]
+#[actix::test]
+async fn what_waits_is_run_by_a_worker_that_is_free_although_another_cannot_come() {
+    let mut dir = std::path::PathBuf::new();
+    let adjust = |settings: &mut Settings| {
+        (settings.workers.count, settings.workers.concurrency) = (Some(3), 1);
+        dir.clone_from(&settings.storage.dir);
+    };
+    let world = World::with(1, adjust, |builder| builder.clock(stands())).await;
+    let runs = |runs| {
+        let enough = move |world: &World| world.gate.runs.load(Ordering::SeqCst) == runs;
+        world.until("so many have been started", enough)
+    };
+    // they are known to be quick
+    world.gate.open.add_permits(1);
+    world.all_end(world.submit(1).await).await;
+    let panics = Panics::in_directory(&dir);
+    let (held, let_go) = panics.hold(Point::WorkerWake);
+    world.shared().workers[0].link.send(Wake);
+    held.await.unwrap();
+    // each of the three gets one that waits, and one of the two that can come does so late
+    let (late, go_on) = panics.hold(Point::WorkerRun);
+    world.gate.open.add_permits(2);
+    let handles = world.submit(6).await;
+    late.await.unwrap();
+    // the other one does its own, and rests
+    runs(3).await;
+    let rests = async { while world.queue.counts().await.unwrap()[&TaskStatus::Running] != 4 {} };
+    timeout(Duration::from_secs(30), rests).await.expect("its tasks end");
+    drop(go_on);
+    // the first of the late one's goes on for long, so the second is for the one that rests
+    runs(5).await;
+    drop(let_go);
+    world.gate.open.add_permits(4);
+    world.all_end(handles).await;
 }
