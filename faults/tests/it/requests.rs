@@ -61,6 +61,8 @@ fn a_record_that_cannot_be_read_is_an_error_of_the_store() {
         let queue = world.start().await;
         let held = world.hold(&queue, 1..2).await;
         let sent = all(world.begin(&queue, 2..32)).await;
+        // answered behind the checkpoint that this much is followed by, which reads as well
+        in_time(queue.counts()).await.unwrap();
         world.faults.arm(Plan::fail(Operation::Read).for_ever());
         // one of them isn't in the cache
         let mut failed = None;
