@@ -68,8 +68,29 @@ struct Inner {
     ballast_bytes: u64,
     /// Taken to free the ballast or to make it.
     ballast: Mutex<()>,
-    manifest: Mutex<Manifest>,
+    manifest: Mutex<Known>,
     lock: DirectoryLock,
+}
+
+/// What the manifest says.
+#[derive(Debug)]
+struct Known {
+    manifest: Manifest,
+    /// Whether the file may say something else, because a write failed and couldn't be taken back.
+    unsure: bool,
+}
+
+impl Known {
+    /// Replaces the file, then what is known of it. A write that fails may have replaced it: then what it
+    /// said before is put back.
+    fn replace(&mut self, directory: &Path, changed: Manifest) -> Result<(), StoreError> {
+        if let Err(error) = changed.write(directory) {
+            self.unsure = self.manifest.write(directory).is_err();
+            return Err(error);
+        }
+        *self = Known { manifest: changed, unsure: false };
+        Ok(())
+    }
 }
 
 impl Directory {
@@ -97,7 +118,7 @@ impl Directory {
             return Err(StartFailure::Refused(reasons));
         }
         let ballast_bytes = options.ballast_bytes;
-        let (ballast, manifest) = (Mutex::new(()), Mutex::new(manifest));
+        let (ballast, manifest) = (Mutex::new(()), Mutex::new(Known { manifest, unsure: false }));
         let inner = Inner { path, ballast_bytes, ballast, manifest, lock };
         let directory = Directory { inner: Arc::new(inner) };
         if let Err(error) = directory.restore_ballast(None) {
@@ -125,19 +146,19 @@ impl Directory {
     ///
     /// The manifest can't be written.
     pub(crate) fn ensure_shards(&self, count: u16) -> Result<Vec<ShardId>, StoreError> {
-        let mut manifest = self.manifest();
-        let mut extended = manifest.clone();
+        let mut known = self.manifest();
+        let mut extended = known.manifest.clone();
         if extended.extend_to(count.min(ShardId::MAX.0 + 1))? {
-            extended.write(&self.inner.path)?;
-            *manifest = extended;
+            known.replace(&self.inner.path, extended)?;
         }
+        let manifest = &known.manifest;
         let opened = manifest.complete().max(usize::from(count));
         Ok(manifest.shards.iter().take(opened).map(ShardEntry::shard).collect())
     }
 
     /// What the manifest says about a shard.
     pub(crate) fn entry(&self, shard: ShardId) -> Result<ShardEntry, StoreError> {
-        self.manifest().shards.get(shard.index()).cloned().ok_or_else(|| {
+        self.manifest().manifest.shards.get(shard.index()).cloned().ok_or_else(|| {
             StoreError::new(
                 StoreErrorKind::Missing,
                 format!("manifest.json names no shard {shard}"),
@@ -147,43 +168,41 @@ impl Directory {
 
     /// Notes that a shard's file is complete: from now on it must be there.
     pub(crate) fn mark_ready(&self, shard: ShardId) -> Result<(), StoreError> {
-        let mut manifest = self.manifest();
-        let mut marked = manifest.clone();
+        let mut known = self.manifest();
+        let mut marked = known.manifest.clone();
         if let Some(entry) = marked.shards.get_mut(shard.index()) {
             entry.state = ShardState::Ready;
         }
-        marked.write(&self.inner.path)?;
-        *manifest = marked;
-        Ok(())
+        known.replace(&self.inner.path, marked)
     }
 
     /// Changes what is stored of a named queue. Nothing is written if nothing changes.
     ///
     /// # Errors
     ///
-    /// The manifest can't be written; then it says what it said before.
+    /// The manifest can't be written. Then it says what it said before, unless that can't be written
+    /// either; the next change of any queue sees to it again.
     pub(crate) fn change_queue(
         &self,
         name: &str,
         change: impl FnOnce(&mut StoredQueue),
     ) -> Result<(), StoreError> {
-        let mut manifest = self.manifest();
-        let mut changed = manifest.clone();
+        let mut known = self.manifest();
+        let mut changed = known.manifest.clone();
         let queue = changed.queues.entry(name.to_owned()).or_default();
         change(queue);
         if *queue == StoredQueue::default() {
             changed.queues.remove(name);
         }
-        if changed != *manifest {
-            changed.write(&self.inner.path)?;
-            *manifest = changed;
+        if changed != known.manifest || known.unsure {
+            known.replace(&self.inner.path, changed)?;
         }
         Ok(())
     }
 
     /// A copy of the manifest as it is now.
     pub(crate) fn snapshot(&self) -> Manifest {
-        self.manifest().clone()
+        self.manifest().manifest.clone()
     }
 
     /// Gives the ballast's space back to the disk, for settlements and checkpoints; to be called
@@ -229,7 +248,7 @@ impl Directory {
         self.inner.lock.file()
     }
 
-    fn manifest(&self) -> MutexGuard<'_, Manifest> {
+    fn manifest(&self) -> MutexGuard<'_, Known> {
         // It is only ever replaced as a whole, so a panic can't leave half of one.
         self.inner.manifest.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -354,3 +354,25 @@ fn a_directory_that_another_start_makes_first_will_do() {
     fs::write(&file, "").unwrap();
     files::create_directory(&file).unwrap_err();
 }
+
+// Memory said what the file didn't, so nothing was written by the change that would have mended it.
+#[test]
+fn a_change_that_may_have_been_written_is_taken_back_by_the_next_one() {
+    let place = Place::new();
+    let path = place.path();
+    let directory = open(&path).unwrap();
+    let pause = |paused| directory.change_queue("mail", |queue| queue.paused = paused);
+    let paused = || Manifest::read(&path).unwrap().unwrap().queues.contains_key("mail");
+    pause(true).unwrap();
+    let written = fs::read(path.join("manifest.json")).unwrap();
+    pause(false).unwrap();
+    let in_the_way = path.join("manifest.json.tmp");
+    fs::create_dir(&in_the_way).unwrap();
+    pause(true).unwrap_err();
+    // as if that had failed after the file was replaced
+    fs::write(path.join("manifest.json"), written).unwrap();
+    fs::remove_dir(&in_the_way).unwrap();
+    assert!(paused());
+    pause(false).unwrap();
+    assert!(!paused());
+}
