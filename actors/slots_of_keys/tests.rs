@@ -100,3 +100,40 @@ async fn no_slot_goes_to_a_shard_that_is_out_of_service() {
     until_even(&queue).await;
     queue.shutdown(LONGEST).await.unwrap();
 }
+
+// It kept all slots, and got those of the other shard with their tasks.
+#[cfg(feature = "proof")]
+#[actix::test]
+async fn a_shard_that_is_about_to_redrive_keeps_the_slots_that_it_has() {
+    let place = tempfile::tempdir().unwrap();
+    let queue = start(&place).await;
+    let even = (0..SLOTS).map(|slot| (slot % 2) as u16);
+    queue.shared().set_shard_of_slot(even.collect());
+    let second = |slot: &u16| *slot % 2 == 1;
+    let keys = (0_u64..).map(|number| number.to_string());
+    let key = keys.into_iter().find(|key| second(&slot_of(key))).unwrap();
+    let panics = crate::proof::Panics::in_directory(&place.path().join("queue"));
+    let (commits, go_on) = panics.hold(crate::proof::Point::ShardCommit);
+    let submitter = queue.clone();
+    let submitted = tokio::task::spawn_local(async move {
+        submitter.submit(nothing::task().key(key)).await.unwrap().id()
+    });
+    commits.await.unwrap();
+    // both come while it commits
+    let link = &queue.shared().shards[1].link;
+    let (redriven, outcome) = oneshot::channel();
+    let never = TaskId::new(queue.shared().shards[1].id, 1_000_000);
+    link.send(crate::actors::messages::RedriveRow { id: never, answer: redriven });
+    let (answer, asked) = oneshot::channel();
+    link.send(SlotsInUse { answer });
+    drop(go_on);
+    let mut slots = timeout(LONGEST, asked).await.expect("it answers").unwrap().unwrap();
+    slots.sort_unstable();
+    slots.dedup();
+    let own = (0..SLOTS as u16).filter(second);
+    assert!(slots == own.collect::<Vec<_>>(), "{} slots, or others", slots.len());
+    let outcome = timeout(LONGEST, outcome).await.expect("it is redriven").unwrap();
+    assert!(matches!(outcome, Ok(crate::RedriveOutcome::NotFound)), "{outcome:?}");
+    timeout(LONGEST, submitted).await.expect("it is stored").unwrap();
+    queue.shutdown(LONGEST).await.unwrap();
+}

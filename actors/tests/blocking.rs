@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::clock::{Clock, Timestamp};
+#[cfg(feature = "proof")]
 use crate::proof::{Panics, Point};
 
 #[task(name = "blocking.double", blocking)]
@@ -145,6 +146,7 @@ async fn blocking_tasks_are_claimed_ahead_only_if_they_have_a_thread_soon() {
 }
 
 // Nothing ends after that which would wake the shard.
+#[cfg(feature = "proof")]
 #[actix::test]
 async fn a_blocking_task_is_claimed_ahead_if_a_thread_comes_free_while_its_shard_commits() {
     let (world, gated) = with_its_slot_held().await;

@@ -160,7 +160,7 @@ struct State {
 }
 
 /// Who passes this point next says so, and waits.
-#[cfg(test)]
+#[cfg(all(test, feature = "proof"))]
 #[derive(Debug)]
 struct Hold {
     point: Point,
