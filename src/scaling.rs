@@ -65,7 +65,7 @@ const FORGOTTEN_AFTER_S: f64 = 7_200.0;
 const MANY_WAIT: f64 = 4.0;
 const MORE_STORED: f64 = 1.1;
 
-/// The pause after a shard that couldn't be opened. A full disk or a missing thread may be over soon.
+/// The pause after a shard that couldn't be opened, or failed on trial. A full disk or a missing thread may be over soon.
 const RETRY_MIN_S: f64 = 5.0;
 
 /// The load fits into one shard less with much room if the others would be busy for less than this
@@ -227,7 +227,11 @@ impl Controller {
     }
 
     /// Other shards take tasks than before, without a decision: what was measured says nothing of them.
+    /// If one was on trial, the next waits as after one that couldn't be opened.
     pub(crate) fn watch_anew(&mut self) {
+        if matches!(self.phase, Phase::Trial { .. }) {
+            self.put_off();
+        }
         self.phase = Phase::Watching;
         self.cool_down();
         self.is_not_quiet();
@@ -238,7 +242,6 @@ impl Controller {
         if let Phase::Growing { before, from } = self.phase {
             let (settled_s, after, until_s) = (0.0, Span::default(), TRIAL_S);
             self.phase = Phase::Trial { shard, before, from, settled_s, after, until_s };
-            self.retry_pause_s = RETRY_MIN_S;
         }
     }
 
@@ -251,10 +254,15 @@ impl Controller {
     /// The shard that was asked for can't be had. Returns how long no other is asked for.
     pub(crate) fn could_not_grow(&mut self) -> Duration {
         self.phase = Phase::Watching;
+        Duration::from_secs_f64(self.put_off())
+    }
+
+    /// Asks for no other for a while, which doubles until one is through its trial.
+    fn put_off(&mut self) -> f64 {
         let pause_s = self.retry_pause_s;
         self.retry_at_s = self.now_s + pause_s;
         self.retry_pause_s = (pause_s * 2.0).min(PAUSE_MAX_S);
-        Duration::from_secs_f64(pause_s)
+        pause_s
     }
 
     fn watch(&mut self, figures: &Figures) -> Option<Decision> {
@@ -354,6 +362,7 @@ impl Controller {
             return None;
         }
         self.phase = Phase::Watching;
+        self.retry_pause_s = RETRY_MIN_S;
         if success {
             self.keep(from, &before);
             return Some(Decision::Keep { shard, before, after });

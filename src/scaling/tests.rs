@@ -243,6 +243,27 @@ fn a_shard_that_cannot_be_had_is_asked_for_again_after_a_pause_that_grows() {
     assert!(asked_at.len() > 8, "{asked_at:?}");
 }
 
+// It was asked for again after seconds each time, and had submissions refused.
+#[test]
+fn a_shard_that_fails_on_trial_again_and_again_is_tried_less_and_less_often() {
+    let mut controller = Controller::new(1..=2, TARGET, RETIRE_AFTER);
+    let (mut plant, mut asked_at, mut now) = (plant(1e9), Vec::new(), 0.0);
+    while now < 3.0 * 3_600.0 {
+        let figures = plant.closed_loop(0.1, 2_048.0, 1);
+        now += 0.1;
+        if controller.advise(&figures).decision.is_some() {
+            controller.grew(1);
+            controller.watch_anew();
+            asked_at.push(now);
+        }
+    }
+    let gaps: Vec<f64> = asked_at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    for pair in gaps.windows(2) {
+        assert!(pair[1] > pair[0] * 1.5 || pair[1] >= PAUSE_MAX_S, "{gaps:?}");
+    }
+    assert!((9..20).contains(&asked_at.len()), "{gaps:?}");
+}
+
 #[test]
 fn an_idle_queue_goes_to_its_least_number_and_is_left_alone_then() {
     let mut world = World::new(plant(1e9), 2..=5);
