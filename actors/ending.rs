@@ -14,7 +14,7 @@ use super::messages::{Close, CountRows, Quiesce};
 use super::system::{Phase, Shared};
 use super::worker::report;
 use crate::attempt::{Attempt, Input};
-use crate::panic_message::survive;
+use crate::panic_message::{OneByOne, survive};
 use crate::queue::ShutdownReport;
 use crate::record::{ShardId, TaskId, TaskStatus};
 
@@ -67,8 +67,10 @@ pub(super) async fn drain(shared: &Arc<Shared>, deadline: Duration) -> ShutdownR
     for ledger in &shared.shards {
         ledger.link.set(None);
         ledger.watchers().clear();
-        ledger.targets().clear();
-        ledger.cached().clear();
+        let targets = std::mem::take(&mut *ledger.targets());
+        drop(OneByOne(targets.into_values().flatten().collect()));
+        let cached = std::mem::take(&mut *ledger.cached());
+        drop(OneByOne(cached.into_values().collect()));
     }
     tracing::info!(took = ?started.elapsed(), released = report.released, "shut down");
     report

@@ -97,7 +97,7 @@ pub(crate) struct DeliverItem {
     pub(crate) result: TaskResult,
     pub(crate) claim_no: u32,
     pub(crate) targets: Vec<Target>,
-    /// Whether the submission's own targets are gone: they lived in a process that has ended.
+    /// Whether the submission had targets of which none is left: they lived in a process that has ended.
     pub(crate) lost: bool,
 }
 

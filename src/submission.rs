@@ -303,8 +303,8 @@ impl Submit {
     /// [`Error::NotFound`].
     ///
     /// If it is stored, its arguments and options stay as they were submitted first. The mailbox and the
-    /// closures of each submission get its result, unless that was sent before this one came; the handle
-    /// gets it in any case.
+    /// closures of each submission are kept until its end and get its result; those of one that comes as
+    /// it ends, or later, are dropped. The handle gets the result in any case.
     #[must_use]
     pub fn with_id(mut self, id: TaskId) -> Self {
         self.special().id = Some(id);

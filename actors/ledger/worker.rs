@@ -32,7 +32,7 @@ pub(crate) struct WorkerLedger {
     pub(crate) running: AtomicUsize,
     /// Attempts that are over and aren't reported yet.
     done: Mutex<Vec<Done>>,
-    /// Whether the worker has been told to report.
+    /// Whether the worker has been told that there is something to do.
     pub(crate) armed: AtomicBool,
     /// How to end an async attempt that runs.
     aborts: Mutex<BTreeMap<TaskId, tokio::task::AbortHandle>>,

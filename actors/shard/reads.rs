@@ -10,7 +10,7 @@ use crate::actors::messages::{
     BackupTo, Close, CountRows, GetRow, ListRows, Recheck, SlotsInUse, Watch,
 };
 use crate::actors::supervision::ChildEnd;
-use crate::error::{Error, Result, StoreError};
+use crate::error::{Error, Result, StoreError, StoreErrorKind};
 use crate::panic_message::OneByOne;
 use crate::proof::Point;
 use crate::record::{Delivery, TaskId, TaskRecord};
@@ -81,6 +81,11 @@ impl<S: ShardStore> Handler<Watch> for ShardActor<S> {
     }
 }
 
+/// Whether reading it again helps nothing.
+fn is_damaged(error: &Error) -> bool {
+    matches!(error, Error::Store { source, .. } if source.kind() == StoreErrorKind::Corrupt)
+}
+
 impl<S: ShardStore> Handler<Recheck> for ShardActor<S> {
     type Result = ();
 
@@ -97,9 +102,14 @@ impl<S: ShardStore> Handler<Recheck> for ShardActor<S> {
                 Err(error @ (Error::NotFound { .. } | Error::ResultExpired { .. })) => {
                     (Err(error), actor.ledger.targets().remove(&sequence))
                 }
+                // a damaged record that is yet to run still ends
+                Err(error) if is_damaged(&error) => (Err(error), None),
                 Err(error) => {
                     tracing::warn!(task = %id, %error, "cannot see what became of a task");
-                    context.notify_later(Recheck(id), RETRY_PAUSE);
+                    // as a message: a delayed item can be run while the store is elsewhere
+                    context.run_later(RETRY_PAUSE, move |_, context| {
+                        context.address().do_send(Recheck(id));
+                    });
                     return;
                 }
             };

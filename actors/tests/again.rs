@@ -98,7 +98,12 @@ async fn a_closure_hears_the_end_although_the_first_submission_had_none() {
 #[actix::test]
 async fn a_closure_that_comes_too_late_is_freed() {
     let (world, panics) = world().await;
-    world.gate.open.add_permits(2);
+    world.gate.open.add_permits(3);
+    // nobody wanted to hear of it
+    let silent = world.queue.submit(gated::task(0)).await.unwrap();
+    let id = silent.id();
+    timeout(Duration::from_secs(30), silent.into_future()).await.unwrap().unwrap();
+    in_time(world.again(id).await).await.unwrap_err();
     let (delivers, go_on) = panics.hold(Point::CallbackDeliver);
     let on_its_way = world.queue.submit(gated::task(0).on_result(|_| {})).await.unwrap();
     delivers.await.unwrap();

@@ -103,3 +103,24 @@ async fn what_came_with_refused_tasks_is_dropped_one_by_one() {
     let handles = world.submit(1).await;
     world.all_end(handles).await;
 }
+
+// They were dropped in the middle of the shutdown: one panic ended it, with files that weren't closed, and
+// two the process.
+#[actix::test]
+async fn what_waits_at_a_shutdown_is_dropped_one_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = Gate::new();
+    let builder = Queue::builder().dir(dir.path().join("queue")).register::<holding::Task>();
+    let queue = builder.data(gate).start().await.unwrap();
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let waits = |_| {
+        let values = [(); 2].map(|()| Alone(dropped.clone()));
+        let [one, two] = values.map(|value| move |_: TaskResult| std::mem::forget(value));
+        let task = holding::task(Cached::new(Alone(dropped.clone())));
+        task.on_result(one).on_result(two).delay(Duration::from_secs(3_600))
+    };
+    queue.submit_all((0..2).map(waits)).await.unwrap();
+    let report = queue.shutdown(Duration::from_secs(30)).await.unwrap();
+    assert!(report.unclosed.is_empty(), "{report:?}");
+    assert_eq!((report.waiting, dropped.load(Ordering::SeqCst)), (2, 6));
+}
