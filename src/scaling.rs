@@ -65,7 +65,8 @@ const FORGOTTEN_AFTER_S: f64 = 7_200.0;
 const MANY_WAIT: f64 = 4.0;
 const MORE_STORED: f64 = 1.1;
 
-/// The pause after a shard that couldn't be opened, or failed on trial. A full disk or a missing thread may be over soon.
+/// The pause after a shard that couldn't be opened, or failed on trial. A full disk or a missing
+/// thread may be over soon.
 const RETRY_MIN_S: f64 = 5.0;
 
 /// The load fits into one shard less with much room if the others would be busy for less than this
