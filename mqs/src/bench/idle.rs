@@ -25,8 +25,8 @@ fn run(dir: &Path, case: Case, seconds: f64) -> Result<Measured, AnyError> {
         let slept = Sleeps::of_others();
         let (spent, began) = (cpu(), Instant::now());
         actix_rt::time::sleep(Duration::from_secs_f64(seconds)).await;
-        let woken = Sleeps::of_others().zip(slept).map(|(now, before)| now.woken_since(&before));
         let (spent, took) = ((cpu() - spent).as_secs_f64(), began.elapsed().as_secs_f64());
+        let woken = Sleeps::of_others().zip(slept).map(|(now, before)| now.woken_since(&before));
         let mut measured = Measured { rss_mb: rss_mb(), cpu_s: Some(spent), ..Measured::default() };
         measured.extra.insert("cpu_percent", spent / took * 100.0);
         measured.extra.insert("row_writes", (queue.row_writes() - written.0) as f64);
