@@ -40,6 +40,17 @@ pub enum Error {
         source: CodecError,
     },
 
+    /// The task is another definition's than the handle's.
+    #[error("task {id} is a {name:?}, not a {expected:?}")]
+    OtherTask {
+        /// The task.
+        id: TaskId,
+        /// The name of its definition.
+        name: String,
+        /// The name of the handle's.
+        expected: &'static str,
+    },
+
     /// A stored result doesn't decode into the type that was asked for.
     #[error("cannot decode the output of task {id}")]
     Decode {

@@ -75,11 +75,11 @@ impl<T: Task> TaskHandle<T> {
     /// # Errors
     ///
     /// [`Error::WaitTimedOut`]; [`Error::TaskFailed`], [`Error::Cancelled`] or [`Error::Expired`]
-    /// if the task ended without success; [`Error::Decode`] if the output isn't a `T::Output`; else
-    /// as [`TaskHandle::result`]. Awaiting the handle itself has the same errors but the first.
+    /// if the task ended without success; [`Error::OtherTask`] if it isn't a `T`; [`Error::Decode`] if its
+    /// output isn't a `T::Output`, because that has changed; else as [`TaskHandle::result`]. Awaiting the handle itself has the same errors but the first.
     pub async fn wait(&self, limit: Duration) -> Result<T::Output> {
         match tokio::time::timeout(limit, self.result()).await {
-            Ok(result) => result?.decode(),
+            Ok(result) => output::<T>(&result?),
             Err(_) => Err(Error::WaitTimedOut { id: self.id, waited: limit }),
         }
     }
@@ -112,6 +112,14 @@ impl<T: Task> TaskHandle<T> {
     }
 }
 
+fn output<T: Task>(result: &TaskResult) -> Result<T::Output> {
+    if result.name() != T::NAME {
+        let (id, name) = (result.id(), result.name().to_owned());
+        return Err(Error::OtherTask { id, name, expected: T::NAME });
+    }
+    result.decode()
+}
+
 impl<T: Task> Clone for TaskHandle<T> {
     fn clone(&self) -> Self {
         TaskHandle::new(self.queue.clone(), self.id)
@@ -123,7 +131,7 @@ impl<T: Task> IntoFuture for TaskHandle<T> {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { self.result().await?.decode() })
+        Box::pin(async move { output::<T>(&self.result().await?) })
     }
 }
 

@@ -42,6 +42,8 @@ async fn a_clean_restart_keeps_everything() {
     }
     assert_eq!(in_time(queue.counts()).await.unwrap(), counts);
     assert_eq!(in_time(queue.handle::<double::Task>(ids[0])).await.unwrap(), 8);
+    let other = in_time(queue.handle::<fatal::Task>(ids[0])).await.unwrap_err();
+    assert_eq!(other.to_string(), format!("task {} is a \"double\", not a \"fatal\"", ids[0]));
     let failed = in_time(queue.handle::<fatal::Task>(ids[1])).await.unwrap_err();
     assert!(failed.to_string().contains("no luck"), "{failed}");
 
