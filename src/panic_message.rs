@@ -1,8 +1,8 @@
 //! Catching a panic with its message and its place.
 //!
 //! `catch_unwind` gives the message only. The place is known to the panic hook, so one is put
-//! before the hook that is there, once per process; it notes the place for the thread that asked and
-//! otherwise changes nothing.
+//! before the hook that is there, once per process; it notes the place for a thread that asked, and
+//! calls the one before for all others.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};

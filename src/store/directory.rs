@@ -271,8 +271,10 @@ pub(crate) fn prepare(path: &Path, options: &DirectoryOptions) -> Result<PathBuf
         Err(error) => return Err(error).fault(&format!("look at {}", files::name_of(path))),
     };
     let Ok(existing) = existing.canonicalize() else {
-        let why = "cannot be created: its parent does not exist; create that first";
-        return Err(refused(StoreErrorKind::Missing, path, why));
+        let absolute = std::path::absolute(&existing).unwrap_or(existing);
+        let parent = absolute.display();
+        let why = format!("cannot be created: there is no {parent}; create that first");
+        return Err(refused(StoreErrorKind::Missing, path, &why));
     };
     if !options.allow_network_filesystem {
         refuse_network_filesystem(&existing)?;
