@@ -40,7 +40,8 @@ pub enum Error {
         source: CodecError,
     },
 
-    /// The task is another definition's than the handle's.
+    /// The task is another definition's than the handle's, or that has another name since. What it came
+    /// to is in [`TaskHandle::result`](crate::TaskHandle::result) all the same.
     #[error("task {id} is a {name:?}, not a {expected:?}")]
     OtherTask {
         /// The task.

@@ -74,9 +74,10 @@ impl<T: Task> TaskHandle<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::WaitTimedOut`]; [`Error::TaskFailed`], [`Error::Cancelled`] or [`Error::Expired`]
-    /// if the task ended without success; [`Error::OtherTask`] if it isn't a `T`; [`Error::Decode`] if its
-    /// output isn't a `T::Output`, because that has changed; else as [`TaskHandle::result`]. Awaiting the handle itself has the same errors but the first.
+    /// [`Error::WaitTimedOut`]; [`Error::OtherTask`] if the task isn't a `T`; [`Error::TaskFailed`],
+    /// [`Error::Cancelled`] or [`Error::Expired`] if it ended without success; [`Error::Decode`] if its
+    /// output isn't a `T::Output`, as if that has changed; else as [`TaskHandle::result`]. Awaiting the
+    /// handle itself has the same errors but the first.
     pub async fn wait(&self, limit: Duration) -> Result<T::Output> {
         match tokio::time::timeout(limit, self.result()).await {
             Ok(result) => output::<T>(&result?),

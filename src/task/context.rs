@@ -77,8 +77,9 @@ impl TaskContext {
         self.attempt.parent.map(|parent| parent.id)
     }
 
-    /// Whether the attempt should end early: the task was cancelled, its time is over, or a
-    /// shutdown couldn't wait for it. A blocking function that takes long checks this now and then.
+    /// Whether the attempt should end early: the task was cancelled, or, of a blocking attempt, its time is
+    /// over, or a shutdown couldn't wait for it. A blocking function that takes long checks this now and
+    /// then; an async one is dropped in both cases.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.attempt.cancel.is_cancelled()

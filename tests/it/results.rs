@@ -86,8 +86,10 @@ async fn a_handle_to_what_never_was_or_of_another_type_says_so() {
     }
     let text = in_time(queue.submit(log::task("text".into()))).await.unwrap();
     let wrong = queue.handle::<gated::Task>(text.id());
-    in_time(text).await.unwrap();
+    let result = in_time(text.result()).await.unwrap();
     let wrong = in_time(wrong).await;
+    assert!(matches!(wrong, Err(Error::OtherTask { .. })), "{wrong:?}");
+    let wrong = result.decode::<String>();
     assert!(matches!(wrong, Err(Error::Decode { .. })), "{wrong:?}");
     end(queue).await;
 }

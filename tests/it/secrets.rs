@@ -166,11 +166,15 @@ async fn show_errors(queue: &Queue, ids: &mut Vec<TaskId>) {
         show(&submit);
         let id = in_time(queue.submit_raw(submit)).await.unwrap();
         ids.push(id);
-        show_error(&in_time(queue.handle::<own::number::Task>(id)).await.unwrap_err());
+        let ended = in_time(queue.handle::<own::number::Task>(id).result()).await.unwrap();
+        show_error(&ended.decode::<u64>().unwrap_err());
     }
     let large = own::echo::task(own::Secret { word: CANARY.repeat(100) });
     show_error(&in_time(queue.submit(large)).await.unwrap_err());
     // a result that isn't what is asked for
-    let wrong = in_time(queue.handle::<own::number::Task>(ids[1])).await;
-    show_error(&wrong.unwrap_err());
+    show_error(&in_time(queue.handle::<own::number::Task>(ids[1])).await.unwrap_err());
+    let other = in_time(queue.handle::<own::echo::Task>(ids[1]).result()).await.unwrap();
+    let wrong = other.decode::<u64>().unwrap_err();
+    assert!(matches!(wrong, Error::Decode { .. }), "{wrong:?}");
+    show_error(&wrong);
 }
