@@ -336,7 +336,8 @@ pub(crate) async fn is_there(queue: &Queue, id: TaskId) -> bool {
     .await
 }
 
-/// Waits for a task's end.
+/// Waits for a task's end, whose ever it is.
 pub(crate) async fn output(queue: &Queue, id: TaskId) -> u64 {
-    retry(|| queue.handle::<work::Task>(id).into_future()).await
+    let handle = queue.handle::<work::Task>(id);
+    retry(|| handle.result()).await.decode().unwrap()
 }
